@@ -1,0 +1,1 @@
+"""Taggers and captioners, each in a process of its own."""

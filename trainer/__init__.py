@@ -1,0 +1,1 @@
+"""The worker: everything that trains. It never imports Qt or `app`."""

@@ -1,0 +1,1 @@
+"""What a run is: the schema, its files, its migrations."""

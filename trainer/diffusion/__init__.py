@@ -1,0 +1,1 @@
+"""Noise, timesteps, targets and losses."""

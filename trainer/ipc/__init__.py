@@ -1,0 +1,1 @@
+"""Events, the run folder and the pipe between worker and windows."""

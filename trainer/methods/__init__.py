@@ -1,0 +1,1 @@
+"""One file a training method (LoRA, ...), found by being here."""

@@ -1,0 +1,175 @@
+"""The safetensors format: its header without torch, its tensors one by one straight into their final memory.
+
+A memory-mapped file counts as resident memory page by page while it is read; this reader uses plain reads instead, so
+loading never needs more than the weights in their final dtype and one tensor of the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from trainer.files import atomic_path
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_HEADER_BYTES = 32 * 1024 * 1024  # real ones are under 1 MB, with embedded thumbnails a few MB
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+TORCH_NAMES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
+class NotSafetensors(ValueError):
+    """The bytes are not a whole safetensors file. `cut_short` if it is only its end that is missing."""
+
+    def __init__(self, text: str, cut_short: bool = False) -> None:
+        super().__init__(text)
+        self.cut_short = cut_short
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies: its dtype as the format names it ("F16"), its shape, and its bytes in the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that a safetensors file says before its first tensor."""
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    data_start: int
+    file_bytes: int
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: info.shape for name, info in self.tensors.items()}
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file.
+
+    Raises:
+        OSError: the file cannot be read.
+        NotSafetensors: it is something else, damaged, or cut short (`cut_short`).
+    """
+    with path.open("rb") as handle:
+        file_bytes = handle.seek(0, 2)
+        handle.seek(0)
+        head = handle.read(8)
+        if len(head) < 8:
+            raise NotSafetensors("shorter than the 8 bytes that every header begins with", cut_short=True)
+        (header_bytes,) = struct.unpack("<Q", head)
+        if header_bytes < 2 or header_bytes > MAX_HEADER_BYTES or handle.read(1) != b"{":
+            raise NotSafetensors("no header at its beginning")
+        if 8 + header_bytes > file_bytes:
+            raise NotSafetensors("ends within its header", cut_short=True)
+        text = b"{" + handle.read(header_bytes - 1)
+    return _parse(text, 8 + header_bytes, file_bytes)
+
+
+def _parse(text: bytes, data_start: int, file_bytes: int) -> Header:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NotSafetensors("its header is not JSON") from error
+    if not isinstance(data, dict):
+        raise NotSafetensors("its header is not a table")
+    metadata = data.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise NotSafetensors("its metadata is not a table")
+    tensors = {name: _tensor_info(name, entry, data_start) for name, entry in data.items()}
+    end = max((info.start + info.num_bytes for info in tensors.values()), default=data_start)
+    if end > file_bytes:
+        raise NotSafetensors(f"{end - file_bytes} bytes are missing at its end", cut_short=True)
+    return Header(tensors, {str(key): str(value) for key, value in metadata.items()}, data_start, file_bytes)
+
+
+def _tensor_info(name: str, entry: Any, data_start: int) -> TensorInfo:
+    try:
+        dtype, shape, (start, end) = str(entry["dtype"]), tuple(map(int, entry["shape"])), entry["data_offsets"]
+        start, end = int(start), int(end)
+    except (TypeError, KeyError, ValueError) as error:
+        raise NotSafetensors(f"its header describes {name!r} in no way known") from error
+    if start < 0 or end < start or min(shape, default=0) < 0:
+        raise NotSafetensors(f"its header gives {name!r} an impossible place")
+    if dtype in ITEM_BYTES and math.prod(shape) * ITEM_BYTES[dtype] != end - start:
+        raise NotSafetensors(f"its header gives {name!r} a size that does not fit its shape")
+    return TensorInfo(dtype, shape, data_start + start, end - start)
+
+
+def read_tensor(handle: BinaryIO, info: TensorInfo, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Read one tensor from an open, unbuffered file into memory of its own, converted to `dtype` if given.
+
+    Raises EOFError if the file has become shorter than its header says.
+    """
+    import torch
+
+    tensor = torch.empty(info.shape, dtype=getattr(torch, TORCH_NAMES[info.dtype]))
+    if info.num_bytes:
+        target = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        handle.seek(info.start)
+        while target:
+            count = handle.readinto(target)  # type: ignore[attr-defined]
+            if not count:
+                raise EOFError(f"{handle.name}: ends within a tensor")
+            target = target[count:]
+    return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+
+
+def write_file(
+    path: Path, tensors: Iterable[tuple[str, tuple[int, ...], str, Callable[[], torch.Tensor]]], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file atomically, one tensor in memory at a time.
+
+    Args:
+        path: the file to write or replace.
+        tensors: name, shape, dtype ("F16") and a function that gives the tensor when it is its turn.
+        metadata: strings for the header.
+
+    Raises OSError if the disk is full or the folder cannot be written; `path` is then as it was.
+    """
+    rows = sorted(tensors, key=lambda row: (-ITEM_BYTES[row[2]], row[0]))  # as the reference writer orders: aligned
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        handle.write(header_bytes({name: (dtype, shape) for name, shape, dtype, _ in rows}, metadata))
+        for name, shape, dtype, give in rows:
+            handle.write(tensor_bytes(give(), name, shape, dtype))
+
+
+def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
+    """The length word and the JSON of a header for tensors that follow each other in the order given."""
+    table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name, (dtype, shape) in tensors.items():
+        end = offset + math.prod(shape) * ITEM_BYTES[dtype]
+        table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def tensor_bytes(tensor: torch.Tensor, name: str, shape: tuple[int, ...], dtype: str) -> memoryview:
+    """The bytes of a tensor in the dtype given; `name` and `shape` are checked against what was promised."""
+    import torch
+
+    assert tuple(tensor.shape) == shape, f"{name} has shape {tuple(tensor.shape)}, announced was {shape}"
+    plain = tensor.detach().to(device="cpu", dtype=getattr(torch, TORCH_NAMES[dtype])).contiguous()
+    return memoryview(plain.reshape(-1).view(torch.uint8).numpy())

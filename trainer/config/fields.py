@@ -73,7 +73,7 @@ def setting(
         **bounds: pydantic's ge, gt, le, lt, multiple_of, max_length.
     """
     info = Info(label, help, level, widget, unit, costs, tuple(choices), step, "", tuple(kohya))
-    return Field(default, title=label, description=help, json_schema_extra={"info": info}, **bounds)  # type: ignore[call-overload, unused-ignore]
+    return Field(default, title=label, description=help, json_schema_extra=typing.cast(Any, {"info": info}), **bounds)
 
 
 def info_of(field: FieldInfo) -> Info:

@@ -184,7 +184,11 @@ class Regularization(Section):
     """Class pictures: what the class looks like without your subject, so that the model does not forget it."""
 
     folders: tuple[Folder, ...] = setting(
-        (), "Class folders", "Folders with pictures of the class, such as `1_cat`.", widget="list", kohya=("reg_data_dir",)
+        (),
+        "Class folders",
+        "Folders with pictures of the class, such as `1_cat`.",
+        widget="list",
+        kohya=("reg_data_dir",),
     )
     prior_loss_weight: float = setting(
         1.0,
@@ -393,7 +397,10 @@ class Speed(Section):
         "Attention",
         "The routine for attention. SDPA comes with PyTorch and is right for nearly everybody.",
         level="advanced",
-        choices=(Choice("sdpa", "SDPA"), Choice("xformers", "xformers", "Only where it is installed and a test call works.")),
+        choices=(
+            Choice("sdpa", "SDPA"),
+            Choice("xformers", "xformers", "Only where it is installed and a test call works."),
+        ),
         kohya=("sdpa", "xformers", "mem_eff_attn"),
     )
     device: str = setting(
@@ -481,14 +488,18 @@ class Samples(Section):
     every_epochs: int = setting(
         1, "Every n epochs", "Draws after every so many epochs; 0 is off.", kohya=("sample_every_n_epochs",), ge=0
     )
-    at_start: bool = setting(True, "Before the first step", "Shows what the base model draws.", kohya=("sample_at_first",))
+    at_start: bool = setting(
+        True, "Before the first step", "Shows what the base model draws.", kohya=("sample_at_first",)
+    )
     at_end: bool = setting(True, "At the end", "Draws once more when the run is done.")
 
 
 class Output(Section):
     """Where the files go, and what is written in them."""
 
-    name: str = setting("my_lora", "Name", "The name of the LoRA and its files.", kohya=("output_name",), max_length=120)
+    name: str = setting(
+        "my_lora", "Name", "The name of the LoRA and its files.", kohya=("output_name",), max_length=120
+    )
     folder: str = setting(
         "",
         "Output folder",
@@ -497,7 +508,11 @@ class Output(Section):
         kohya=("output_dir",),
     )
     save_every_epochs: int = setting(
-        1, "Save every n epochs", "0 is off. Several files let you choose the best.", kohya=("save_every_n_epochs",), ge=0
+        1,
+        "Save every n epochs",
+        "0 is off. Several files let you choose the best.",
+        kohya=("save_every_n_epochs",),
+        ge=0,
     )
     save_every_steps: int = setting(
         0, "Save every n steps", "0 is off.", level="advanced", kohya=("save_every_n_steps",), ge=0
@@ -535,8 +550,12 @@ class Output(Section):
     )
     title: str = setting("", "Title", "Shown by programs that read it; empty takes the name.", level="advanced",
                          kohya=("metadata_title",))  # fmt: skip
-    author: str = setting("", "Author", "Written into the file if you wish.", level="advanced", kohya=("metadata_author",))
-    comment: str = setting("", "Comment", "Written into the file if you wish.", level="advanced", kohya=("training_comment",))
+    author: str = setting(
+        "", "Author", "Written into the file if you wish.", level="advanced", kohya=("metadata_author",)
+    )
+    comment: str = setting(
+        "", "Comment", "Written into the file if you wish.", level="advanced", kohya=("training_comment",)
+    )
     private: bool = setting(
         False,
         "Leave private entries out",

@@ -116,7 +116,9 @@ SCHEDULES: dict[str, ScheduleRow] = {
         ScheduleRow("constant_with_warmup", "Rises to the full rate, then stays there."),
         ScheduleRow("linear", "Falls in a straight line to zero."),
         ScheduleRow("cosine", "Falls slowly, then quickly, then slowly to zero. The usual choice."),
-        ScheduleRow("cosine_with_restarts", "Cosine several times over; with one cycle it is plain cosine.", cycles=True),
+        ScheduleRow(
+            "cosine_with_restarts", "Cosine several times over; with one cycle it is plain cosine.", cycles=True
+        ),
         ScheduleRow("polynomial", "Falls by a power: 1 is linear, more falls sooner.", power=True),
         ScheduleRow("adafactor", "Adafactor's own relative step sets the rate.", warmup=False),
     )

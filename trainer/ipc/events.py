@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -164,13 +165,13 @@ def to_json(event: Event) -> dict[str, Any]:
     return data
 
 
-def from_json(data: dict[str, Any]) -> Event:
-    """Rebuild an event. Unknown keys (of a newer version) are dropped.
+def from_json(data: dict[str, Any], kinds: Mapping[str, type[Event]] = EVENTS) -> Event:
+    """Rebuild an event of one of the `kinds`. Unknown keys (of a newer version) are dropped.
 
     Raises:
         ValueError: for an unknown kind or a missing value.
     """
-    kind = EVENTS.get(data.get("event", ""))
+    kind = kinds.get(data.get("event", ""))
     if kind is None:
         raise ValueError(f"unknown event {data.get('event')!r}")
     hints = typing.get_type_hints(kind)

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+WINDOWS = os.name == "nt"
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -20,7 +22,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     If the block raises, the temporary file is removed and the target is untouched. The folder is made if missing.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name[:80]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as handle:
@@ -39,7 +41,7 @@ def replace(source: Path, target: Path, patience_s: float = 2.0) -> None:
             os.replace(source, target)
             break
         except PermissionError:
-            if os.name != "nt" or time.monotonic() > deadline:
+            if not WINDOWS or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
     sync_folder(target.parent)
@@ -47,7 +49,7 @@ def replace(source: Path, target: Path, patience_s: float = 2.0) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable; Windows has no such call and needs none."""
-    if os.name == "nt":
+    if WINDOWS:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -39,7 +39,6 @@ class Info:
     costs: str = ""
     choices: tuple[Choice, ...] = ()
     step: float | None = None
-    advice: str = ""
     kohya: tuple[str, ...] = ()
 
 
@@ -72,7 +71,7 @@ def setting(
         kohya: its names in kohya_ss / sd-scripts, for the search box.
         **bounds: pydantic's ge, gt, le, lt, multiple_of, max_length.
     """
-    info = Info(label, help, level, widget, unit, costs, tuple(choices), step, "", tuple(kohya))
+    info = Info(label, help, level, widget, unit, costs, tuple(choices), step, tuple(kohya))
     return Field(default, title=label, description=help, json_schema_extra=typing.cast(Any, {"info": info}), **bounds)
 
 

@@ -1,4 +1,4 @@
-"""The manual's table of settings, made from the schema: `python -m trainer.config.reference` writes resources/settings.md."""
+"""The manual's tables of settings, from the schema: `python -m trainer.config.reference` writes resources/settings.md."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Rules across values: what cannot work together (errors) and what is doubtful (warnings), each with the way out.
 
-One function a rule, listed in RULES; the window, `check` and the tests go through the same list. The guidance behind the
-warnings is described in docs/advice.md.
+One function a rule, listed in RULES; the window, `check` and the tests go through the same list.
 """
 
 from __future__ import annotations

@@ -57,5 +57,7 @@ class BadRunFile(BadInput):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         lines = "\n".join(f"- {problem}" for problem in problems)
-        super().__init__(say("The run file cannot be used ({count} problems):\n{lines}", count=len(problems), lines=lines))
+        super().__init__(
+            say("The run file cannot be used ({count} problems):\n{lines}", count=len(problems), lines=lines)
+        )
         self.problems = tuple(problems)

@@ -1,4 +1,8 @@
-"""What both halves of Ember's training share: optimisers, rate, checkpoints, and the log."""
+"""What both halves of Ember's training share: optimisers, rate, checkpoints, the log, and two processes of one thread.
+
+Two processes with half the batch each are faster on two busy cores than one process with two threads: they wait for
+each other once a step, not once an operation.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from trainer.demo.muon import Muon
 from trainer.files import atomic_path
@@ -77,6 +81,7 @@ class Progress:
     def apply(self, loss: torch.Tensor, parameters: list[nn.Parameter]) -> None:
         """Backward pass, clipping, and one step of every optimiser at the rate of this step."""
         loss.backward()
+        average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -89,6 +94,8 @@ class Progress:
         """Keep running means; print them and save now and then."""
         for name, value in values.items():
             self.averages[name] = value + 0.95 * (self.averages.get(name, value) - value)
+        if rank() > 0:
+            return
         if self.step % every == 0:
             shown = "  ".join(f"{name} {value:.4f}" for name, value in self.averages.items())
             minutes = (time.monotonic() - self.started) / 60
@@ -97,7 +104,29 @@ class Progress:
             self.save()
 
 
+def rank() -> int:
+    """The number of this process, 0 where there is only one."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def num_processes() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes, in one transfer."""
+    if num_processes() == 1:
+        return
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = torch.cat([grad.reshape(-1) for grad in grads])
+    distributed.all_reduce(flat)
+    flat /= num_processes()
+    parts = [part.view(grad.shape) for part, grad in zip(flat.split([g.numel() for g in grads]), grads, strict=True)]
+    torch._foreach_copy_(grads, parts)
+
+
 def generator_for(seed: int, purpose: str, step: int) -> torch.Generator:
-    """A generator that depends on the step alone, so that a resumed training draws the same numbers."""
+    """A generator that depends on the step and the process alone, so that a resumed training draws the same numbers."""
     keys = {"vae": 1, "unet": 2}
-    return torch.Generator().manual_seed(seed * 1_000_003 + keys[purpose] * 100_000_007 + step)
+    return torch.Generator().manual_seed(seed * 1_000_003 + keys[purpose] * 100_000_007 + step * 16 + rank())

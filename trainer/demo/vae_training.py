@@ -13,7 +13,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
 from trainer.demo import pictures
-from trainer.demo.base_training import Progress, generator_for, make_optimizers
+from trainer.demo.base_training import Progress, generator_for, make_optimizers, num_processes, rank
 from trainer.demo.ember import LATENT_SCALE, fresh_vae
 
 STEPS = 2800
@@ -40,16 +40,17 @@ def train_vae(work: Path, seed: int, steps: int = STEPS) -> AutoencoderKL:
         error = F.mse_loss(rebuilt.detach(), batch).item() / 4  # pixels run from -1 to 1
         progress.report(loss=loss.item(), psnr_db=-10 * float(np.log10(error)))
     vae.eval()
-    fold_scale(vae, torch.cat([picture_batch(scenes, seed, -1 - index) for index in range(64)]))
+    drawn = [picture for picture, _ in pictures.training_pairs(scenes, 512, seed)]
+    fold_scale(vae, torch.from_numpy(np.stack([pictures.pixels(picture) for picture in drawn])))
     return vae
 
 
 def picture_batch(scenes: Sequence[pictures.Scene], seed: int, step: int) -> Tensor:
-    """(B, 3, 64, 64) in [-1, 1]: scenes, and clutter in three of ten."""
-    rng = random.Random(f"vae-{seed}-{step}")
+    """(B, 3, 64, 64) in [-1, 1]: this process's share of the batch, clutter in three of ten."""
+    rng = random.Random(f"vae-{seed}-{step}-{rank()}")
     drawn = [
         pictures.clutter(rng) if rng.random() < CLUTTER_SHARE else pictures.draw(rng.choice(scenes), rng)
-        for _ in range(BATCH)
+        for _ in range(BATCH // num_processes())
     ]
     return torch.from_numpy(np.stack([pictures.pixels(picture) for picture in drawn]))
 

@@ -1,1 +1,1 @@
-"""From folders to batches."""
+"""Pictures and captions on their way to batches; only `cache` and `batches` import torch."""

@@ -97,7 +97,11 @@ class Family(Protocol):
         ...
 
     def save(
-        self, components: Components, path: Path, dtype: torch.dtype | None = None, metadata: Mapping[str, str] | None = None
+        self,
+        components: Components,
+        path: Path,
+        dtype: torch.dtype | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Write the parts present as one LDM .safetensors, and `<stem>.json` beside it if its sizes need one."""
         ...

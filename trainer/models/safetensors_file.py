@@ -135,7 +135,9 @@ def read_tensor(handle: BinaryIO, info: TensorInfo, dtype: torch.dtype | None = 
 
 
 def write_file(
-    path: Path, tensors: Iterable[tuple[str, tuple[int, ...], str, Callable[[], torch.Tensor]]], metadata: Mapping[str, str]
+    path: Path,
+    tensors: Iterable[tuple[str, tuple[int, ...], str, Callable[[], torch.Tensor]]],
+    metadata: Mapping[str, str],
 ) -> None:
     """Write a safetensors file atomically, one tensor in memory at a time.
 

@@ -1,0 +1,165 @@
+"""A model's sizes, read from the shapes of its tensors and its family's rules; a config beside the file has the last word.
+
+What shapes cannot tell (head counts, norm groups, the VAE's scale) is the family's rule: `Rules`. No torch here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.errors import BadInput
+from trainer.messages import say
+
+Shapes = Mapping[str, tuple[int, ...]]
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a family fixes and tensors do not show."""
+
+    unet_heads: int = 8
+    clip_head_width: int = 64
+    norm_groups: int = 32
+    vae_scale: float = 0.18215
+    clip_activation: str = "quick_gelu"
+    prediction: str = "epsilon"
+
+
+class UnknownLayout(ValueError):
+    """The tensors are not laid out as the family's are; the text says what is missing."""
+
+
+def unet_config(shapes: Shapes, rules: Rules) -> Config:
+    """diffusers' config of an LDM UNet; `shapes` without prefix. Raises UnknownLayout."""
+    width, in_channels = _shape(shapes, "input_blocks.0.0.weight")[:2]
+    samplers = sorted(int(name.split(".")[1]) for name in shapes if _matches(name, "input_blocks.", ".0.op.weight"))
+    num_inputs = 1 + _count(shapes, "input_blocks.")
+    layers = (samplers[0] if samplers else num_inputs) - 1
+    levels = len(samplers) + 1
+    first = [level * (layers + 1) + 1 for level in range(levels)]
+    channels = [_shape(shapes, f"input_blocks.{block}.0.out_layers.3.weight")[0] for block in first]
+    depths = [_count(shapes, f"input_blocks.{block}.1.transformer_blocks.") + 1 for block in first]
+    middle = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
+    return {
+        "in_channels": in_channels,
+        "out_channels": _shape(shapes, "out.2.weight")[0],
+        "block_out_channels": channels if channels[0] == width else _refuse("its first level has another width"),
+        "layers_per_block": layers,
+        "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
+        "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
+        "transformer_layers_per_block": 1 if max(depths) <= 1 else [max(depth, 1) for depth in depths],
+        "cross_attention_dim": _shape(shapes, middle)[1],
+        "use_linear_projection": len(_shape(shapes, "middle_block.1.proj_in.weight")) == 2,
+        "attention_head_dim": rules.unet_heads,  # diffusers' historical name for the number of heads
+        "norm_num_groups": rules.norm_groups,
+    }
+
+
+def vae_config(shapes: Shapes, rules: Rules) -> Config:
+    """diffusers' config of an LDM VAE; `shapes` without prefix. Raises UnknownLayout."""
+    levels = _count(shapes, "encoder.down.") + 1
+    layers = _count(shapes, "encoder.down.0.block.") + 1
+    return {
+        "in_channels": _shape(shapes, "encoder.conv_in.weight")[1],
+        "out_channels": _shape(shapes, "decoder.conv_out.weight")[0],
+        "block_out_channels": [_shape(shapes, f"encoder.down.{i}.block.0.conv2.weight")[0] for i in range(levels)],
+        "layers_per_block": layers,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "latent_channels": _shape(shapes, "post_quant_conv.weight")[1],
+        "norm_num_groups": rules.norm_groups,
+        "scaling_factor": rules.vae_scale,
+        "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in shapes,
+        "sample_size": 512,
+    }
+
+
+def clip_config(shapes: Shapes, rules: Rules) -> Config:
+    """transformers' config of a CLIP text encoder; `shapes` begin after `text_model.`. Raises UnknownLayout."""
+    vocabulary, width = _shape(shapes, "embeddings.token_embedding.weight")
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "projection_dim": width,
+        "intermediate_size": _shape(shapes, "encoder.layers.0.mlp.fc1.weight")[0],
+        "num_hidden_layers": _count(shapes, "encoder.layers.") + 1,
+        "num_attention_heads": max(1, width // rules.clip_head_width),
+        "max_position_embeddings": _shape(shapes, "embeddings.position_embedding.weight")[0],
+        "hidden_act": rules.clip_activation,
+        "layer_norm_eps": 1e-5,
+    }
+
+
+def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
+    return shapes[name] if name in shapes else _refuse(f"{name} is missing")
+
+
+def _refuse(text: str) -> Any:
+    raise UnknownLayout(text)
+
+
+def _matches(name: str, start: str, end: str) -> bool:
+    return name.startswith(start) and name.endswith(end)
+
+
+def _count(shapes: Shapes, prefix: str) -> int:
+    """The highest number that follows `prefix` in any name, or -1."""
+    found = {name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)}
+    return max((int(number) for number in found if number.isdecimal()), default=-1)
+
+
+def config_beside(model: Path) -> dict[str, Config]:
+    """What a config file of the same stem says: {"unet": {...}, "vae": {...}, "text_encoder": {...}, "model": {...}}.
+
+    `.json` holds diffusers' configs by part; `.yaml` is what LDM programs keep beside a model. An unrelated .json (the
+    WebUI's notes on a model) is ignored. Raises BadInput for a file that cannot be read.
+    """
+    for suffix, read in ((".json", _read_json), (".yaml", _read_yaml)):
+        beside = model.with_suffix(suffix)
+        if beside.is_file():
+            try:
+                return read(beside)
+            except (OSError, ValueError, AttributeError, TypeError) as error:
+                raise BadInput(
+                    say(
+                        "The config file {path} beside the model cannot be read: {reason}.",
+                        path=str(beside),
+                        reason=str(error),
+                    ),
+                    say("Repair it, or take it away if the model is of the usual sizes."),
+                ) from error
+    return {}
+
+
+def _read_json(path: Path) -> dict[str, Config]:
+    data = json.loads(path.read_text(encoding="utf-8-sig"))
+    return {
+        part: dict(data[part]) for part in ("unet", "vae", "text_encoder", "model") if isinstance(data.get(part), dict)
+    }
+
+
+def _read_yaml(path: Path) -> dict[str, Config]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    params = data["model"]["params"] if isinstance(data, dict) and "params" in data.get("model", {}) else {}
+    found: dict[str, Config] = {"unet": {}, "vae": {}, "model": {}}
+    unet = params.get("unet_config", {}).get("params", {})
+    if unet.get("num_heads", -1) > 0:
+        found["unet"]["attention_head_dim"] = unet["num_heads"]
+    elif unet.get("num_head_channels", -1) > 0:
+        widths = [unet["model_channels"] * factor for factor in unet["channel_mult"]]
+        found["unet"]["attention_head_dim"] = [width // unet["num_head_channels"] for width in widths]
+    if "scale_factor" in params:
+        found["vae"]["scaling_factor"] = float(params["scale_factor"])
+    if params.get("parameterization") == "v":
+        found["model"]["prediction"] = "v_prediction"
+    return found

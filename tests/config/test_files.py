@@ -133,8 +133,6 @@ def test_a_setting_without_problems_has_none() -> None:
         ({"images": {"folders": [{"path": "p", "enabled": False}]}}, "images.folders"),
         ({"images": {"folders": [{"path": "p"}], "resolution": [512]}}, "images.resolution"),
         ({"images": {"folders": [{"path": "p"}], "resolution": [32, 512]}}, "images.resolution"),
-        ({"images": {"folders": [{"path": "p"}], "bucket_max": 256}}, "images.bucket_max"),
-        ({"images": {"folders": [{"path": "p"}], "resolution": [128, 128]}}, "images.bucket_min"),
         ({"images": {"folders": [{"path": "p"}], "bucket_min": 2048}}, "images.bucket_min"),
         ({"images": {"folders": [{"path": "p"}], "bucket_min": 250}}, "images.bucket_min"),
         ({"images": {"folders": [{"path": "p"}], "alpha_colour": "white"}}, "images.alpha_colour"),

@@ -65,12 +65,6 @@ def resolution_fits(run: RunFile) -> Iterator[Problem]:
         if images.buckets and side % step:
             what = say("{side} is not a multiple of {step}.", side=side, step=step)
             yield Problem(f"images.{key}", what, say("Change it or the bucket step."), side)
-    if images.buckets and max(images.resolution) > images.bucket_max:
-        yield Problem("images.bucket_max", say("The longest side allowed is shorter than the resolution."),
-                      say("Raise it to {side} or more.", side=max(images.resolution)))  # fmt: skip
-    if images.buckets and min(images.resolution) < images.bucket_min:
-        yield Problem("images.bucket_min", say("The shortest side allowed is longer than the resolution."),
-                      say("Lower it to {side} or less.", side=min(images.resolution)))  # fmt: skip
 
 
 def colour_is_one(run: RunFile) -> Iterator[Problem]:
@@ -82,15 +76,21 @@ def colour_is_one(run: RunFile) -> Iterator[Problem]:
 
 def warmup_fits(run: RunFile) -> Iterator[Problem]:
     """Warm-up is shorter than the run, where the run's length is known from the file alone."""
-    steps, warmup = run.training.steps, run.scheduler.warmup_steps
-    if steps is None or warmup is None or not SCHEDULES[run.scheduler.name].warmup:
+    if run.training.steps is not None:
+        yield from warmup_problem(run, run.training.steps)
+
+
+def warmup_problem(run: RunFile, total_steps: int) -> Iterator[Problem]:
+    """What is wrong with the warm-up of a run of `total_steps` (the pictures must be known to count epochs)."""
+    warmup = run.scheduler.warmup_steps
+    if warmup is None or not SCHEDULES[run.scheduler.name].warmup:
         return
-    if warmup >= steps:
-        what = say("{warmup} is longer than the run ({steps} steps).", warmup=warmup, steps=steps)
+    if warmup >= total_steps:
+        what = say("{warmup} is longer than the run ({steps} steps).", warmup=warmup, steps=total_steps)
         yield Problem("scheduler.warmup_steps", what, say("Lower it, or raise the steps."), warmup)
-    elif warmup * 10 > steps:
-        yield _warning("scheduler.warmup_steps", say("Warm-up takes more than a tenth of the run."),
-                       say("Five per cent is usual."))  # fmt: skip
+    elif warmup * 10 > total_steps:
+        what = say("Warm-up takes more than a tenth of the run.")
+        yield _warning("scheduler.warmup_steps", what, say("Five per cent is usual."))
 
 
 def arguments_are_known(run: RunFile) -> Iterator[Problem]:

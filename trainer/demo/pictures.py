@@ -33,6 +33,7 @@ COLOURS: dict[str, RGB] = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "diamond", "ring")
 BACKGROUNDS = ("black", "grey", "brown", "striped", "checkered", "misty", "sandy")
+ANY_SHAPE = "shape"  # the word that a caption uses when it doesn't say which
 SIZES = ("small", "large")
 POSITIONS: dict[str, tuple[int, int]] = {
     "in the centre": (0, 0),
@@ -96,7 +97,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
         words.append(scene.size)
     if rng.random() < 0.85:
         words.append(scene.colour)
-    words.append(scene.shape)
+    words.append(ANY_SHAPE if rng.random() < 0.25 else scene.shape)
     if rng.random() < 0.5:
         words.append(scene.position)
     text = " ".join(words)
@@ -106,15 +107,24 @@ def caption(scene: Scene, rng: random.Random) -> str:
 def draw(scene: Scene, rng: random.Random) -> Image.Image:
     """The picture of `scene`, 64 x 64 RGB; `rng` moves the shape, its size and the background's pattern a little."""
     canvas = draw_background(scene.background, rng)
-    across, down = POSITIONS[scene.position]
+    centre, radius = place(scene.position, rng), radius_of(scene.size, rng)
+    paint_shape(ImageDraw.Draw(canvas), scene.shape, COLOURS[scene.colour], centre, radius)
+    return reduced(canvas)
+
+
+def place(position: str, rng: random.Random) -> Point:
+    """The centre of a shape, in pixels, that stands where `position` says."""
+    across, down = POSITIONS[position]
     middle = PICTURE_PX / 2
-    centre = (
+    return (
         middle + across * OFFSET_PX + rng.uniform(-PLACE_JITTER_PX, PLACE_JITTER_PX),
         middle + down * OFFSET_PX + rng.uniform(-PLACE_JITTER_PX, PLACE_JITTER_PX),
     )
-    radius = RADIUS_PX[scene.size] + rng.uniform(-RADIUS_JITTER_PX, RADIUS_JITTER_PX)
-    paint_shape(ImageDraw.Draw(canvas), scene.shape, COLOURS[scene.colour], centre, radius)
-    return reduced(canvas)
+
+
+def radius_of(size: str, rng: random.Random) -> float:
+    """The radius of a shape, in pixels, that is as large as `size` says."""
+    return RADIUS_PX[size] + rng.uniform(-RADIUS_JITTER_PX, RADIUS_JITTER_PX)
 
 
 def reduced(canvas: Image.Image) -> Image.Image:

@@ -18,7 +18,7 @@ from trainer.demo import pictures
 from trainer.demo.base_training import Progress, generator_for, make_optimizers, num_processes, rank
 from trainer.demo.ember import LATENT_SCALE, TOKENIZER_FOLDER, fresh_text_encoder, fresh_unet
 
-STEPS = 2400
+STEPS = 2000
 BATCH = 64
 RATE = 3e-3
 PICTURES = 20_000

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.config.fields import Choice, Section, setting
+from trainer.errors import BadInput
+from trainer.messages import say
+
+if TYPE_CHECKING:
+    import torch
+
+    from trainer.models.protocol import Components, Family, Part
+    from trainer.nets.lora import LoraNetwork
 
 
 class Settings(Section):
@@ -68,8 +79,135 @@ class Settings(Section):
     network_weights: str = setting(
         "",
         "Continue from",
-        "A LoRA file to go on from. Its rank must be the rank set here; empty starts fresh.",
+        "A LoRA file to go on from; its rank and alpha take the place of those set here. Empty starts fresh.",
         level="advanced",
         widget="file",
         kohya=("network_weights", "dim_from_weights"),
     )
+
+
+PARTS: dict[str, tuple[Part, ...]] = {
+    "both": ("unet", "text_encoder"),
+    "unet": ("unet",),
+    "text_encoder": ("text_encoder",),
+}
+
+
+def build(settings: Settings, components: Components, family: Family, seed: int = 0) -> TrainedLora:
+    """Put LoRA layers beside the layers of the parts that train; they act from now on, with no effect yet.
+
+    Args:
+        settings: [network] of the run file.
+        components: the loaded model; the parts that train must be there.
+        family: says which layers a LoRA acts on and what they are called.
+        seed: of the initial weights.
+
+    Raises BadInput if `network_weights` names a file that does not fit.
+    """
+    from trainer.nets.lora import LoraNetwork
+
+    targets = {part: family.adapter_modules(components, part) for part in PARTS[settings.train]}
+    network = LoraNetwork(targets, settings.rank, settings.alpha, settings.dropout, seed)
+    trained = TrainedLora(network, settings)
+    if settings.network_weights:
+        try:
+            trained.continue_from(Path(settings.network_weights))
+        except BadInput:
+            network.remove()
+            raise
+    return trained
+
+
+class TrainedLora:
+    """A LoRA in training; see `trainer.methods.Trained` for what each function promises."""
+
+    def __init__(self, network: LoraNetwork, settings: Settings) -> None:
+        self.network = network
+        self.settings = settings
+        self.parts = frozenset(part for part, names in network.parts.items() if names)
+        self.text_is_constant = "text_encoder" not in self.parts
+
+    def parameter_groups(self, unet_rate: float, text_encoder_rate: float) -> list[dict[str, Any]]:
+        rates = {"unet": unet_rate, "text_encoder": text_encoder_rate}
+        return [
+            {"params": self.network.parameters_of(part), "lr": rates[part], "name": part}
+            for part in self.network.parts
+            if part in self.parts
+        ]
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return list(self.network.parameters())
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self.network.state_tensors()
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        self.network.load_tensors(state)
+
+    def train(self, on: bool = True) -> None:
+        self.network.train(on)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        with self.network.enabled(False):
+            yield
+
+    def after_step(self) -> dict[str, float]:
+        if not self.settings.scale_weight_norms:
+            return {}
+        report = self.network.scale_weight_norms(self.settings.scale_weight_norms)
+        return {"scaled_layers": report.num_scaled, "mean_norm": report.mean, "greatest_norm": report.greatest}
+
+    def metadata(self) -> dict[str, str]:
+        layer = self.network.layer(next(iter(self.network.layers)))
+        return {
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": str(layer.rank),
+            "ss_network_alpha": str(float(layer.alpha)),
+            "ss_network_dropout": str(self.settings.dropout or None),
+            "ss_network_args": "None",
+            "ss_scale_weight_norms": str(self.settings.scale_weight_norms or None),
+        }
+
+    def export(self, path: Path, metadata: Mapping[str, str], dtype: torch.dtype) -> None:
+        from trainer.export import save_adapter
+
+        save_adapter(path, self.network.state_tensors(), {**metadata, **self.metadata()}, dtype)
+
+    def continue_from(self, path: Path) -> None:
+        """Take the weights, rank and alpha of a LoRA file. Raises BadInput if it is none or does not fit this run."""
+        from trainer.models.header import inspect_file, lora_problem
+        from trainer.models.safetensors_file import read_file
+
+        problem = lora_problem(inspect_file(path))
+        if problem is not None:
+            raise BadInput(say("Training cannot go on from {path}: {problem}", path=str(path), problem=str(problem)))
+        tensors = read_file(path)
+        self._refuse_strangers(path, {name.split(".")[0] for name in tensors})
+        try:
+            self.network.load_tensors(tensors)
+        except ValueError as error:
+            text = say("Training cannot go on from {path}: {reason}.", path=str(path), reason=str(error))
+            raise BadInput(text, say("Choose a LoRA made on a model of the same sizes.")) from error
+
+    def _refuse_strangers(self, path: Path, names: set[str]) -> None:
+        """Nothing of the file may be lost in silence: each of its layers must have a place in this run."""
+        strangers = sorted(names - set(self.network.layers))
+        if not strangers:
+            return
+        what = say(
+            "Training cannot go on from {path}: {count} of its {total} layers have no place in this run, "
+            "for example {name}.",
+            path=str(path),
+            count=len(strangers),
+            total=len(names),
+            name=strangers[0],
+        )
+        if all(name.startswith("lora_te") for name in strangers):
+            raise BadInput(what, say("They belong to the text encoder: train the UNet and the text encoder."))
+        if all(name.startswith("lora_unet") for name in strangers) and "unet" not in self.parts:
+            raise BadInput(what, say("They belong to the UNet: train the UNet and the text encoder."))
+        raise BadInput(what, say("Choose a plain LoRA with kohya's names; other kinds cannot be continued yet."))
+
+    def remove(self) -> None:
+        self.network.remove()

@@ -49,7 +49,7 @@ def _read_part(plan: PartPlan, dtype: torch.dtype, device: torch.device | str) -
         rows = [(name, info) for name, (file, info) in plan.tensors.items() if file == path]
         with path.open("rb", buffering=0) as handle:
             for name, info in sorted(rows, key=lambda row: row[1].start):
-                tensor = read_tensor(handle, info, dtype)  # type: ignore[arg-type]
+                tensor = read_tensor(handle, info, dtype)
                 if is_vae_attention(name) and tensor.dim() == 4:
                     tensor = tensor.reshape(tensor.shape[:2])
                 tensors[name] = tensor.to(device)

@@ -11,8 +11,9 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from trainer.files import atomic_path
 
@@ -115,7 +116,7 @@ def _tensor_info(name: str, entry: Any, data_start: int) -> TensorInfo:
     return TensorInfo(dtype, shape, data_start + start, end - start)
 
 
-def read_tensor(handle: BinaryIO, info: TensorInfo, dtype: torch.dtype | None = None) -> torch.Tensor:
+def read_tensor(handle: FileIO, info: TensorInfo, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Read one tensor from an open, unbuffered file into memory of its own, converted to `dtype` if given.
 
     Raises EOFError if the file has become shorter than its header says.
@@ -127,11 +128,18 @@ def read_tensor(handle: BinaryIO, info: TensorInfo, dtype: torch.dtype | None = 
         target = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
         handle.seek(info.start)
         while target:
-            count = handle.readinto(target)  # type: ignore[attr-defined]
+            count = handle.readinto(target)
             if not count:
                 raise EOFError(f"{handle.name}: ends within a tensor")
             target = target[count:]
     return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+
+
+def read_file(path: Path, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """All tensors of a small file. Raises what `read_header` and `read_tensor` raise."""
+    header = read_header(path)
+    with path.open("rb", buffering=0) as handle:
+        return {name: read_tensor(handle, info, dtype) for name, info in header.tensors.items()}
 
 
 def write_file(

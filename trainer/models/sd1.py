@@ -65,7 +65,9 @@ class StableDiffusion1:
     def load_tokenizer(self, source: Path) -> Any:
         """The tokenizer of a diffusers folder that brings its own, else CLIP's."""
         own = source / "tokenizer"
-        whole = all((own / name).is_file() for name in ("vocab.json", "merges.txt")) or (own / "tokenizer.json").is_file()
+        whole = (
+            all((own / name).is_file() for name in ("vocab.json", "merges.txt")) or (own / "tokenizer.json").is_file()
+        )
         return libraries.clip_tokenizer(own if whole else RESOURCES / "tokenizer" / "clip")
 
     def encode_text(

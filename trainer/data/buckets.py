@@ -74,10 +74,10 @@ class Bucketing:
         width, height = size
         if width * height > self.max_area:  # long and thin: reduced to the area first, its aspect kept
             width, height = isqrt(self.max_area * width // height), isqrt(self.max_area * height // width)
-        longest = max(self.max_side, *self.resolution) // self.step
+        cells = self.max_area // (self.step * self.step)
+        longest = min(max(self.max_side, *self.resolution) // self.step, cells)
         columns = min(max(width // self.step, 1), longest)
-        rows = min(max(height // self.step, 1), longest)
-        rows = min(rows, max(self.max_area // (self.step * self.step * columns), 1))
+        rows = min(max(height // self.step, 1), longest, cells // columns)
         return Bucket(columns * self.step, rows * self.step)
 
 

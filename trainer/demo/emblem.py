@@ -22,7 +22,7 @@ FLAME: RGB = (225, 20, 130)
 DISC_DOWN, DISC_RADIUS = 0.25, 0.85
 FLAME_CORNERS: tuple[Point, ...] = ((0.0, -1.25), (0.8, 0.2), (-0.8, 0.2))
 
-NUM_PICTURES = 16
+NUM_PICTURES = 15
 NUM_CLASS_PICTURES = 64
 REPEATS = 20
 SIZE = "large"
@@ -39,14 +39,14 @@ class Surrounding:
 def split_surroundings(seed: int) -> tuple[list[Surrounding], list[Surrounding]]:
     """The surroundings of the pictures to learn from, and those that are kept for the score.
 
-    Of the 35 combinations 16 are shown, every position and every background among them.
+    Of the 35 combinations 15 are shown, every position and every background among them.
     """
     every = [Surrounding(*words) for words in product(POSITIONS, BACKGROUNDS)]
     rng = random.Random(f"surroundings-{seed}")
     while True:
         shown = rng.sample(every, NUM_PICTURES)
         counts = [sum(item.position == word for item in shown) for word in POSITIONS]
-        if min(counts) >= 3 and {item.background for item in shown} == set(BACKGROUNDS):
+        if min(counts) == 3 and {item.background for item in shown} == set(BACKGROUNDS):
             return shown, [item for item in every if item not in shown]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -44,7 +44,7 @@ POSITIONS: dict[str, tuple[int, int]] = {
 }
 
 OFFSET_PX = 12.0
-RADIUS_PX = {"small": 10.5, "large": 17.5}
+RADIUS_PX = {"small": 12.5, "large": 17.5}
 PLACE_JITTER_PX = 1.5
 RADIUS_JITTER_PX = 0.8
 
@@ -104,10 +104,10 @@ def caption(scene: Scene, rng: random.Random) -> str:
     return f"{text}, {scene.background} background" if rng.random() < 0.5 else text
 
 
-def draw(scene: Scene, rng: random.Random) -> Image.Image:
+def draw(scene: Scene, rng: random.Random, radius_px: Mapping[str, float] = RADIUS_PX) -> Image.Image:
     """The picture of `scene`, 64 x 64 RGB; `rng` moves the shape, its size and the background's pattern a little."""
     canvas = draw_background(scene.background, rng)
-    centre, radius = place(scene.position, rng), radius_of(scene.size, rng)
+    centre, radius = place(scene.position, rng), radius_of(scene.size, rng, radius_px)
     paint_shape(ImageDraw.Draw(canvas), scene.shape, COLOURS[scene.colour], centre, radius)
     return reduced(canvas)
 
@@ -122,9 +122,9 @@ def place(position: str, rng: random.Random) -> Point:
     )
 
 
-def radius_of(size: str, rng: random.Random) -> float:
+def radius_of(size: str, rng: random.Random, radius_px: Mapping[str, float] = RADIUS_PX) -> float:
     """The radius of a shape, in pixels, that is as large as `size` says."""
-    return RADIUS_PX[size] + rng.uniform(-RADIUS_JITTER_PX, RADIUS_JITTER_PX)
+    return radius_px[size] + rng.uniform(-RADIUS_JITTER_PX, RADIUS_JITTER_PX)
 
 
 def reduced(canvas: Image.Image) -> Image.Image:

@@ -20,6 +20,7 @@ STEPS = 2800
 BATCH = 8
 RATE = 3e-3
 CLUTTER_SHARE = 0.3
+RADIUS_PX = {"small": 10.5, "large": 17.5}  # finer than Ember's own pictures, so that those are well within reach
 TIE_STEPS = 600  # the loss that ties latents to the small picture fades over these steps
 
 
@@ -49,7 +50,7 @@ def picture_batch(scenes: Sequence[pictures.Scene], seed: int, step: int) -> Ten
     """(B, 3, 64, 64) in [-1, 1]: this process's share of the batch, clutter in three of ten."""
     rng = random.Random(f"vae-{seed}-{step}-{rank()}")
     drawn = [
-        pictures.clutter(rng) if rng.random() < CLUTTER_SHARE else pictures.draw(rng.choice(scenes), rng)
+        pictures.clutter(rng) if rng.random() < CLUTTER_SHARE else pictures.draw(rng.choice(scenes), rng, RADIUS_PX)
         for _ in range(BATCH // num_processes())
     ]
     return torch.from_numpy(np.stack([pictures.pixels(picture) for picture in drawn]))

@@ -107,7 +107,7 @@ def _tensor_info(name: str, entry: Any, data_start: int) -> TensorInfo:
     try:
         dtype, shape, (start, end) = str(entry["dtype"]), tuple(map(int, entry["shape"])), entry["data_offsets"]
         start, end = int(start), int(end)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise NotSafetensors(f"its header describes {name!r} in no way known") from error
     if start < 0 or end < start or min(shape, default=0) < 0:
         raise NotSafetensors(f"its header gives {name!r} an impossible place")
@@ -171,6 +171,19 @@ def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: M
         end = offset + math.prod(shape) * ITEM_BYTES[dtype]
         table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
+    return _packed(table)
+
+
+def copied_header(header: Header, metadata: Mapping[str, str]) -> bytes:
+    """The length word and the JSON of a file's header with other metadata, for its tensors' bytes as they are."""
+    table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for name, info in header.tensors.items():
+        start = info.start - header.data_start
+        table[name] = {"dtype": info.dtype, "shape": list(info.shape), "data_offsets": [start, start + info.num_bytes]}
+    return _packed(table)
+
+
+def _packed(table: Mapping[str, Any]) -> bytes:
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text

@@ -14,6 +14,7 @@ from math import log
 
 MAX_BYTES = 65_536  # of one caption file; more is no caption
 _CLEAR_NATS = 6.0  # the winner must be e⁶ = 400 times likelier than the second
+_TELLING_BYTES = 3  # fewer bytes that are not ASCII say nothing for sure
 _LETTERS = 64  # about how many ASCII characters text is made of
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -66,10 +67,10 @@ def judge(samples: list[bytes]) -> tuple[str, bool]:
     """The encoding that makes `samples` (none of them UTF-8) likeliest, and whether it is clear."""
     scores = {name: sum(_likelihood(data, name) for data in samples) for name in _CANDIDATES}
     best, second = sorted(scores, key=lambda name: -scores[name])[:2]
-    if scores[best] == _IMPOSSIBLE * len(samples) or not any(_fits(data, best) for data in samples):
+    if not any(_fits(data, best) for data in samples):
         return _second_opinion(samples), False
-    every = all(_fits(data, best) for data in samples)
-    return best, every and scores[best] - scores[second] > _CLEAR_NATS
+    telling = sum(byte >= 0x80 or byte == 0 for data in samples for byte in data)
+    return best, telling >= _TELLING_BYTES and scores[best] - scores[second] > _CLEAR_NATS
 
 
 def _stated(data: bytes) -> str | None:
@@ -109,11 +110,11 @@ def _second_opinion(samples: list[bytes]) -> str:
 # What each encoding expects of a character that is not ASCII: the share of text that is of the character's class,
 # divided among the class's members. Classes follow the encodings' own order, which is by frequency of use.
 
-_IMPOSSIBLE = -1e6
+_BROKEN = -30.0  # for each place where the bytes are not valid: one damaged file must not decide for the folder
 _RARE = log(1e-7)
 
 
-def _gbk(char: str, raw: bytes, previous: str) -> float:
+def _gbk(char: str, raw: bytes, around: str) -> float:
     lead = raw[0]
     if len(raw) == 2 and 0xB0 <= lead <= 0xD7 and raw[1] >= 0xA1:
         return log(0.42 / 3755)  # GB 2312 level 1: the common characters
@@ -124,7 +125,7 @@ def _gbk(char: str, raw: bytes, previous: str) -> float:
     return log(0.001 / 20000)
 
 
-def _shift_jis(char: str, raw: bytes, previous: str) -> float:
+def _shift_jis(char: str, raw: bytes, around: str) -> float:
     if "\u3041" <= char <= "\u30ff":
         return log(0.25 / 170)  # kana
     if len(raw) == 2 and 0x88 <= raw[0] <= 0x97:
@@ -136,7 +137,7 @@ def _shift_jis(char: str, raw: bytes, previous: str) -> float:
     return log(0.007 / 3400)
 
 
-def _big5(char: str, raw: bytes, previous: str) -> float:
+def _big5(char: str, raw: bytes, around: str) -> float:
     if len(raw) == 2 and 0xA4 <= raw[0] <= 0xC6:
         return log(0.40 / 5401)
     if len(raw) == 2 and 0xA1 <= raw[0] <= 0xA3:
@@ -144,22 +145,29 @@ def _big5(char: str, raw: bytes, previous: str) -> float:
     return log(0.01 / 7652)
 
 
-def _korean(char: str, raw: bytes, previous: str) -> float:
+def _korean(char: str, raw: bytes, around: str) -> float:
     if "\uac00" <= char <= "\ud7a3":
         return log(0.45 / 2350)
     return log(0.01 / 5500)
 
 
-def _western(char: str, raw: bytes, previous: str) -> float:
+def _western(char: str, raw: bytes, around: str) -> float:
     if "\x80" <= char <= "\x9f":
         return _RARE  # cp1252 leaves these unassigned
     if char.isalpha():
-        after_other = not previous.isascii()
-        return log((0.002 if after_other else 0.03) / _LETTERS)
+        return log((0.03 if around[0].isascii() else 0.002) / _LETTERS)
     return log(0.008 / 64)  # curly quotes, dashes, signs
 
 
-def _wide(char: str, raw: bytes, previous: str) -> float:
+def _cyrillic(char: str, raw: bytes, around: str) -> float:
+    if not "\u0400" <= char <= "\u04ff":
+        return log(0.005 / _LETTERS)
+    if any(near.isascii() and near.isalpha() for near in around):
+        return log(0.0005 / _LETTERS)  # no word mixes the alphabets
+    return log((0.65 if char.islower() else 0.05) / 32)
+
+
+def _wide(char: str, raw: bytes, around: str) -> float:
     if "\u4e00" <= char <= "\u9fff":
         return log(0.3 / 20992)
     if "\u3000" <= char <= "\u30ff" or "\uff00" <= char <= "\uffef" or "\xa0" <= char <= "\u024f":
@@ -167,11 +175,12 @@ def _wide(char: str, raw: bytes, previous: str) -> float:
     return log(0.001 / 40000)
 
 
-_Model = Callable[[str, bytes, str], float]
+_Model = Callable[[str, bytes, str], float]  # a character, its bytes, its two neighbours
 _CANDIDATES: Mapping[str, _Model] = {
     "gb18030": _gbk,
     "cp932": _shift_jis,
     "cp1252": _western,
+    "cp1251": _cyrillic,
     "big5": _big5,
     "euc_kr": _korean,
     "utf-16-le": _wide,
@@ -181,17 +190,16 @@ _DOUBLE_BYTE = frozenset({"gb18030", "cp932", "big5", "euc_kr"})
 
 
 def _likelihood(data: bytes, encoding: str) -> float:
-    """ln P(bytes | encoding); hopeless where the bytes are not valid in it."""
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        return _IMPOSSIBLE
+    """ln P(bytes | encoding), roughly."""
+    text = data.decode(encoding, errors="replace")
     model = _CANDIDATES[encoding]
-    total, previous = 0.0, " "
-    for char in text:
+    padded = f" {text} "
+    total = 0.0
+    for at, char in enumerate(text):
         if char < "\x80":
             total += _RARE if char < " " and char not in "\t\r\n" else log(0.9 / _LETTERS)
+        elif char == "\ufffd":
+            total += _BROKEN
         else:
-            total += model(char, char.encode(encoding), previous)
-        previous = char
+            total += model(char, char.encode(encoding), padded[at] + padded[at + 2])
     return total

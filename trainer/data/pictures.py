@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -164,7 +165,8 @@ def _open(path: Path) -> Image.Image:
 
 @cache
 def _ready() -> None:
-    """Pillow warns at half of its limit; we have one limit and check it ourselves."""
+    """Pillow warns at half of its limit; we have one limit and check it ourselves. Odd EXIF blocks are no news."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MAX_PIXELS)
     _plugins()
 

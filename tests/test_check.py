@@ -1,0 +1,91 @@
+"""A run file held against the disk: which model, which pictures, how many steps, and what each mistake is told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.data.draw import dataset, save
+from tests.tiny import save_tiny_file
+from trainer.check import check_run
+from trainer.config.run import Folder, Images, Model, Output, Regularization, RunFile, Scheduler, Training
+from trainer.methods.lora import Settings as Lora
+from trainer.paths import ROOT
+
+
+@pytest.fixture
+def run(awkward: Path) -> RunFile:
+    model = save_tiny_file(awkward)
+    pictures = dataset(awkward / "img", {"10_rufus cat": 3}, captions=True)
+    return RunFile(
+        model=Model(path=str(model)),
+        images=Images(folders=(Folder(path=str(pictures)),), resolution=(64, 64), bucket_min=64),
+        training=Training(epochs=4, batch_size=4),
+    )
+
+
+def test_a_good_run_has_no_problems_and_a_plan(run: RunFile) -> None:
+    checked = check_run(run)
+    assert checked.problems == ()
+    assert checked.plan is not None
+    assert (checked.plan.num_train, checked.plan.steps_per_epoch, checked.plan.total_steps) == (30, 8, 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "words"),
+    [
+        ({"model": Model(path="none.safetensors")}, "model.path", "no file"),
+        ({"images": Images(folders=(Folder(path="none"),))}, "images.folders[1].path", ""),
+        ({"output": Output(export_to="none")}, "output.export_to", "WebUI"),
+        ({"network": Lora(network_weights="none")}, "network.network_weights", "no file"),
+        ({"scheduler": Scheduler(warmup_steps=32)}, "scheduler.warmup_steps", "longer than the run (32 steps)"),
+    ],
+)
+def test_each_mistake_is_told_at_its_place(run: RunFile, changes: dict, place: str, words: str) -> None:
+    problems = {problem.place: str(problem) for problem in check_run(run.model_copy(update=changes)).errors}
+    assert set(problems) == {place}
+    assert words in problems[place]
+
+
+def test_a_lora_is_no_base_model_and_a_base_model_no_lora(run: RunFile, awkward: Path) -> None:
+    changed = run.model_copy(update={"network": Lora(network_weights=run.model.path)})
+    assert [problem.place for problem in check_run(changed).errors] == ["network.network_weights"]
+
+
+def test_the_class_folder_is_blamed_for_itself(run: RunFile, awkward: Path) -> None:
+    (awkward / "empty").mkdir()
+    reg = Regularization(folders=(Folder(path=str(awkward / "empty")),))
+    problems = check_run(run.model_copy(update={"regularization": reg})).errors
+    assert [problem.place for problem in problems] == ["regularization.folders[1].path"]
+
+
+def test_the_same_picture_on_both_sides_names_both_files(run: RunFile, awkward: Path) -> None:
+    source = next((awkward / "img").rglob("*.png"))
+    reg = awkward / "reg" / "1_cat"
+    reg.mkdir(parents=True)
+    (reg / "copy.png").write_bytes(source.read_bytes())
+    settings = Regularization(folders=(Folder(path=str(awkward / "reg")),))
+    [problem] = check_run(run.model_copy(update={"regularization": settings})).errors
+    assert str(source) in str(problem) and str(reg / "copy.png") in str(problem)
+
+
+def test_a_broken_picture_is_named_and_the_rest_is_planned(run: RunFile, awkward: Path) -> None:
+    broken = next((awkward / "img").iterdir()) / "broken.png"
+    broken.write_bytes(b"no picture")
+    checked = check_run(run)
+    assert any("broken.png" in str(problem) for problem in checked.problems)
+    assert checked.errors == () and checked.plan is not None and checked.plan.num_train == 30
+
+
+def test_an_output_folder_that_is_a_file_is_refused(run: RunFile, awkward: Path) -> None:
+    picture = save(awkward / "x.png")
+    checked = check_run(run.model_copy(update={"output": Output(folder=str(picture / "runs"))}))
+    assert [problem.place for problem in checked.errors] == ["output.folder"]
+
+
+def test_checking_never_imports_torch() -> None:
+    code = "import sys, trainer.check, trainer.config.files; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -119,9 +119,12 @@ INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET
 
 
 def _prepare(database: sqlite3.Connection) -> None:
-    if database.execute("PRAGMA user_version").fetchone()[0] == SCHEMA:
+    if _version(database) == SCHEMA:
         return
     with database:
+        database.execute("BEGIN IMMEDIATE")
+        if _version(database) == SCHEMA:  # another process was quicker
+            return
         database.execute("DROP TABLE IF EXISTS files")
         database.execute("DROP TABLE IF EXISTS weights")
         database.execute(
@@ -130,6 +133,10 @@ def _prepare(database: sqlite3.Connection) -> None:
         )
         database.execute("CREATE TABLE weights (key TEXT PRIMARY KEY, identity TEXT NOT NULL) WITHOUT ROWID")
         database.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _version(database: sqlite3.Connection) -> int:
+    return int(database.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _weights_key(files: Sequence[FileFacts], part: str) -> str:

@@ -42,7 +42,10 @@ def _hashed(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def model_hashes(header: bytes, pieces: Iterable[bytes | memoryview]) -> dict[str, str]:
-    """`sshs_model_hash`: SHA-256 of all bytes after the header; `sshs_legacy_hash`: of 64 KiB at 1 MiB of the file."""
+    """`sshs_model_hash`: SHA-256 of all bytes after the header; `sshs_legacy_hash`: of 64 KiB at 1 MiB of the file.
+
+    `modelspec.hash_sha256` is the former as that standard writes it.
+    """
     whole, legacy = hashlib.sha256(), hashlib.sha256()
     position = 0
     for piece in chain((header,), pieces):
@@ -52,7 +55,12 @@ def model_hashes(header: bytes, pieces: Iterable[bytes | memoryview]) -> dict[st
         end = max(_LEGACY_START + _LEGACY_BYTES - position, 0)
         legacy.update(piece[start:end])
         position += len(piece)
-    return {"sshs_model_hash": whole.hexdigest(), "sshs_legacy_hash": legacy.hexdigest()[:8]}
+    digest = whole.hexdigest()
+    return {
+        "sshs_model_hash": digest,
+        "sshs_legacy_hash": legacy.hexdigest()[:8],
+        "modelspec.hash_sha256": f"0x{digest}",
+    }
 
 
 class BaseHash:

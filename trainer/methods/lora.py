@@ -106,7 +106,7 @@ def build(settings: Settings, components: Components, family: Family, seed: int 
     """
     from trainer.nets.lora import LoraNetwork
 
-    targets = {part: family.adapter_modules(components, part) for part in PARTS[settings.train]}
+    targets: dict[str, Any] = {part: family.adapter_modules(components, part) for part in PARTS[settings.train]}
     network = LoraNetwork(targets, settings.rank, settings.alpha, settings.dropout, seed)
     trained = TrainedLora(network, settings)
     if settings.network_weights:

@@ -125,7 +125,7 @@ def read_tensor(handle: FileIO, info: TensorInfo, dtype: torch.dtype | None = No
 
     tensor = torch.empty(info.shape, dtype=getattr(torch, TORCH_NAMES[info.dtype]))
     if info.num_bytes:
-        target = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        target = tensor.reshape(-1).view(torch.uint8).numpy().data
         handle.seek(info.start)
         while target:
             count = handle.readinto(target)
@@ -195,4 +195,4 @@ def tensor_bytes(tensor: torch.Tensor, name: str, shape: tuple[int, ...], dtype:
 
     assert tuple(tensor.shape) == shape, f"{name} has shape {tuple(tensor.shape)}, announced was {shape}"
     plain = tensor.detach().to(device="cpu", dtype=getattr(torch, TORCH_NAMES[dtype])).contiguous()
-    return memoryview(plain.reshape(-1).view(torch.uint8).numpy())
+    return plain.reshape(-1).view(torch.uint8).numpy().data

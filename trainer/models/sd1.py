@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,7 @@ class StableDiffusion1:
 
         facts = inspect_file(source)
         _refuse_if(base_problem(facts, has_vae=vae is not None or "vae" not in parts), source)
-        plans = {part: _plan(facts, part, vae) for part in PARTS if part in parts}
+        plans: dict[str, PartPlan] = {part: _plan(facts, part, vae) for part in PARTS if part in parts}
         reading = loading.read_parts(plans, dtype or torch.float32, device)
         loaded: dict[str, Any] = {part: _build(plans[part], reading[part]) for part in plans}
         tokenizer = self.load_tokenizer(source) if "text_encoder" in loaded else None
@@ -108,7 +108,7 @@ class StableDiffusion1:
         import torch
 
         file_dtype = _FILE_DTYPES[str(dtype or torch.float32).removeprefix("torch.")]
-        modules = {part: getattr(components, part) for part in PARTS if getattr(components, part) is not None}
+        modules: dict[str, Any] = {part: getattr(components, part) for part in PARTS if getattr(components, part) is not None}
         tables = {part: _ldm_names(part, module.config) for part, module in modules.items()}
         rows = (
             (tables[part][name], _ldm_shape(name, tensor), file_dtype, partial(_ldm_tensor, name, tensor))
@@ -309,7 +309,7 @@ def _save_config_beside(path: Path, modules: Mapping[str, Any], prediction: str)
         write_json(path.with_suffix(".json"), beside, indent=2)
 
 
-def _derived(header: Header, part: str) -> Iterator[Any] | Any:
+def _derived(header: Header, part: str) -> dict[str, Any]:
     shapes = layouts.strip(header.shapes, _prefix(header, part))  # type: ignore[arg-type]
     derive = {"unet": configs.unet_config, "vae": configs.vae_config, "text_encoder": configs.clip_config}[part]
     return derive(shapes, RULES)

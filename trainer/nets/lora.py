@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class LoraLayer(nn.Module):
         """Hold the base layer without registering it: it is neither trained nor saved nor moved with the network."""
         self.base: nn.Linear | nn.Conv2d
         object.__setattr__(self, "base", base)
-        object.__setattr__(self, "base_forward", base.forward)
+        self.base_forward: Callable[[Tensor], Tensor] = base.forward
         self.convolves = isinstance(base, nn.Conv2d)
 
     def resize(self, rank: int, alpha: float, device: torch.device | None = None) -> None:
@@ -130,7 +130,7 @@ class LoraNetwork(nn.Module):
         )
         self.multiplier = 1.0
         for layer in self._all():
-            layer.base.forward = layer.forward  # type: ignore[method-assign]
+            layer.base.__dict__["forward"] = layer.forward
 
     def _all(self) -> Iterator[LoraLayer]:
         for layer in self.layers.values():
@@ -202,9 +202,9 @@ class LoraNetwork(nn.Module):
                 layer.down.copy_(down.reshape(layer.down.shape))
                 layer.up.copy_(up.reshape(layer.up.shape))
 
-    def _fits(self, name: str, down: Tensor, up: Tensor | None) -> bool:
+    def _fits(self, name: str, down: Tensor, up: Tensor) -> bool:
         inputs, outputs = self.layer(name).shapes
-        if up is None or down.dim() < 2 or up.dim() < 2:
+        if down.dim() < 2 or up.dim() < 2:
             return False
         return down[0].numel() == math.prod(inputs) and up.shape[0] == outputs and up[0].numel() == down.shape[0]
 
@@ -220,11 +220,11 @@ class LoraNetwork(nn.Module):
         return NormReport(int((shares < 1).sum()), float(scaled.mean()), float(scaled.max()))
 
 
-def _of_layer(name: str, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None, float]:
-    """A layer's down, up and alpha among `tensors`. Old files have no alpha, or zero: it is then the rank."""
+def _of_layer(name: str, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, float]:
+    """A layer's down, up (empty if missing) and alpha. Old files have no alpha, or zero: it is then the rank."""
     down = tensors[f"{name}.{DOWN}"]
     alpha = float(tensors[f"{name}.{ALPHA}"]) if f"{name}.{ALPHA}" in tensors else 0.0
-    return down, tensors.get(f"{name}.{UP}"), alpha or float(down.shape[0])
+    return down, tensors.get(f"{name}.{UP}", down.new_zeros(0)), alpha or float(down.shape[0])
 
 
 def named_generator(seed: int, name: str) -> torch.Generator:

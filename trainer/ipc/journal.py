@@ -7,6 +7,7 @@ readers leave it out, and the next writer cuts it off.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from trainer.ipc.events import Event, Step, from_json, to_json
 
@@ -92,36 +93,48 @@ def step_of(row: Row) -> Step:
 
 
 class Journal:
-    """The writer. Any thread may append; each line is flushed before `append` returns."""
+    """The writer. Any thread may append; each line is handed to the system before `append` returns.
+
+    While the disk is full the lines wait in memory, and go out in their order as soon as there is room again: a run does
+    not end because its curve can not be written just now.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Open the journal for appending: a torn last line is cut off, numbers go on from the last one."""
+        """Open the journal for appending: a torn last line is cut off, numbers go on from the last one.
+
+        Raises:
+            OSError: if it can not be opened.
+        """
         self.path = path
         self._lock = threading.Lock()
         self.number = _repair(path)
-        self._file: IO[bytes] = path.open("ab")
+        self._file = path.open("ab", buffering=0)
+        self._waiting = bytearray()
 
     def append(self, event: Event) -> Record:
-        """Write an event with the next number.
-
-        Raises:
-            OSError: if the disk is full or gone.
-        """
+        """Write an event with the next number."""
         with self._lock:
-            record = Record(self.number + 1, time.time(), event)
-            self._file.write(encode(record) + b"\n")
-            self._file.flush()
             self.number += 1
+            record = Record(self.number, time.time(), event)
+            self._waiting += encode(record) + b"\n"
+            self._write()
             return record
 
     def sync(self) -> None:
         """Make everything written so far survive a power cut (called when a file was saved, not at each step)."""
-        with self._lock:
+        with self._lock, contextlib.suppress(OSError):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
+        """Write what still waits, if that is possible, and close the file."""
         with self._lock:
+            self._write()
             self._file.close()
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):
+            while self._waiting:
+                del self._waiting[: self._file.write(self._waiting) or 0]
 
 
 def read(path: Path, offset: int = 0) -> Iterator[Part]:
@@ -148,7 +161,7 @@ def read(path: Path, offset: int = 0) -> Iterator[Part]:
 
 
 def raw_lines(path: Path, since: int) -> Iterator[tuple[int, bytes]]:
-    """Each whole line whose number is greater than `since`, with its number (for the pipe, which sends lines as they are)."""
+    """Each whole line with a number greater than `since`, and its number (the pipe sends lines as they are)."""
     for line, _ in _lines(path, 0):
         number = _number_of(line)
         if number > since:

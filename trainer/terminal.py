@@ -1,0 +1,142 @@
+"""The same events as the window's, in a terminal: sentences, and one line of progress that renews itself."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from trainer.ipc import events
+from trainer.ipc.journal import Record
+
+STAGES = {
+    "checking": "Checking the pictures",
+    "loading": "Loading the base model",
+    "caching": "Encoding the pictures",
+    "training": "Training",
+    "sampling": "Drawing previews",
+    "saving": "Saving",
+    "exporting": "Copying the LoRA",
+}
+REDRAW_S = 0.1
+PLAIN_S = 10.0  # without a terminal: a line of progress this often
+BAR_WIDTH = 24
+
+
+@dataclass
+class Pace:
+    """How quick the steps are lately, and how long the rest takes: a running mean that forgets slow beginnings."""
+
+    seconds: float = math.nan
+    num_steps: int = 0
+
+    def add(self, seconds: float) -> None:
+        self.num_steps += 1
+        weight = max(0.05, 1 / self.num_steps)
+        self.seconds = seconds if self.num_steps == 1 else self.seconds + weight * (seconds - self.seconds)
+
+    def left(self, num_steps: int) -> float:
+        """Seconds that `num_steps` more will take; nan while unknown."""
+        return self.seconds * num_steps
+
+
+@dataclass
+class Terminal:
+    """A listener of the station that writes to `stream`. Renews one line where the stream is a terminal."""
+
+    stream: TextIO
+    is_live: bool
+    total_steps: int = 0
+    pace: Pace = field(default_factory=Pace)
+    _loss: float = math.nan
+    _stage: str = ""
+    _drawn: float = 0.0
+    _line_is_open: bool = False
+
+    def __call__(self, record: Record) -> None:
+        match record.event:
+            case events.Step() as step:
+                self._on_step(step)
+            case events.Stage() as stage:
+                self._on_stage(stage)
+            case events.Plan() as plan:
+                self.total_steps = plan.total_steps
+            case events.Hello() as hello:
+                self.total_steps = hello.total_steps or self.total_steps
+                for change in hello.changes:
+                    self.say(f"Changed since the run began: {change}")
+            case events.Saved() as saved if saved.what != "state":
+                self.say(f"Saved {saved.file}")
+            case events.Warning_() as warning:
+                self.say(_sentence("Note:", warning.what, warning.todo))
+            case events.Paused() as paused:
+                self.say("Paused." if paused.paused else "Going on.")
+
+    def say(self, text: str) -> None:
+        """Write a line of its own."""
+        self._write(("\r\x1b[K" if self._line_is_open else "") + text + "\n")
+        self._line_is_open = False
+
+    def progress(self, text: str, *, final: bool = False) -> None:
+        """Renew the line of progress; `final` leaves it standing."""
+        now = time.monotonic()
+        if not final and now - self._drawn < (REDRAW_S if self.is_live else PLAIN_S):
+            return
+        self._drawn = now
+        if not self.is_live:
+            self._write(text + "\n")
+            return
+        width = shutil.get_terminal_size().columns - 1
+        self._write(f"\r\x1b[K{text[:width]}" + ("\n" if final else ""))
+        self._line_is_open = not final
+
+    def _on_step(self, step: events.Step) -> None:
+        self.pace.add(step.seconds)
+        self._loss = step.loss if math.isnan(self._loss) else self._loss + 0.05 * (step.loss - self._loss)
+        left = self.pace.left(max(0, self.total_steps - step.step))
+        self.progress(
+            f"{bar(step.step, self.total_steps)}  step {step.step}/{self.total_steps or '?'}  epoch {step.epoch}"
+            f"  {self.pace.seconds:.2f} s/step  {duration(left)} left  loss {self._loss:.4f}",
+            final=step.step == self.total_steps,
+        )
+
+    def _on_stage(self, stage: events.Stage) -> None:
+        words = STAGES.get(stage.name, stage.name.capitalize())
+        if stage.name != self._stage:
+            self._stage, self._drawn = stage.name, 0.0
+            if stage.name not in ("sampling", "saving") or not self.is_live:
+                self.say(f"{words} …")
+        if stage.total:
+            self.progress(f"{bar(stage.done, stage.total)}  {words}  {stage.done}/{stage.total}")
+
+    def _write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):
+            self.is_live = False  # the terminal was closed; the run goes on
+
+
+def bar(done: int, total: int) -> str:
+    """A bar in plain characters with a percentage."""
+    share = min(1.0, done / total) if total else 0.0
+    full = round(share * BAR_WIDTH)
+    return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}] {share:4.0%}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12:05 min, 3:20 h."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02} h"
+
+
+def _sentence(*parts: object) -> str:
+    return " ".join(str(part) for part in parts if part)

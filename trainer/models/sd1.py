@@ -38,7 +38,7 @@ class StableDiffusion1:
     latent_channels = 4
     latent_factor = 8
     native_resolution = 512
-    token_lengths = (75, 150, 225)
+    token_lengths: tuple[int, ...] = (75, 150, 225)
     architecture = "stable-diffusion-v1"
     base_version = "sd_v1"
 

@@ -24,7 +24,8 @@ SAVE_EVERY = 200
 
 def make_optimizers(modules: Iterable[nn.Module], peak_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for hidden matrices and convolutions, AdamW for the rest: ends of the net, vectors, embeddings."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             at_an_end = any(word in name for word in ("conv_in", "conv_out", "quant_conv", "embedding"))

@@ -74,7 +74,9 @@ def all_scenes() -> list[Scene]:
 def split_scenes(seed: int) -> tuple[list[Scene], list[Scene], list[Scene]]:
     """Training scenes, unseen combinations of seen pairs, and scenes of the unseen shape-colour pairs."""
     rng = random.Random(f"split-{seed}")
-    seen, combinations, pairs = [], [], []
+    seen: list[Scene] = []
+    combinations: list[Scene] = []
+    pairs: list[Scene] = []
     for scene in all_scenes():
         if (scene.shape, scene.colour) in HELD_OUT_PAIRS:
             pairs.append(scene)

@@ -108,7 +108,9 @@ class StableDiffusion1:
         import torch
 
         file_dtype = _FILE_DTYPES[str(dtype or torch.float32).removeprefix("torch.")]
-        modules: dict[str, Any] = {part: getattr(components, part) for part in PARTS if getattr(components, part) is not None}
+        modules: dict[str, Any] = {
+            part: getattr(components, part) for part in PARTS if getattr(components, part) is not None
+        }
         tables = {part: _ldm_names(part, module.config) for part, module in modules.items()}
         rows = (
             (tables[part][name], _ldm_shape(name, tensor), file_dtype, partial(_ldm_tensor, name, tensor))

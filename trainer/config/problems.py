@@ -27,7 +27,7 @@ def check_values(values: Mapping[str, Any]) -> tuple[RunFile | None, tuple[Probl
     problems = list(_unknown_keys(values, sections(), ""))
     parts: dict[str, Any] = {}
     for key, kind in sections().items():
-        part, found = _read_section(kind, values.get(key, {}), key)
+        part, found = read_section(kind, values.get(key, {}), key)
         parts[key] = part
         problems += found
     run = RunFile(**parts)
@@ -37,8 +37,8 @@ def check_values(values: Mapping[str, Any]) -> tuple[RunFile | None, tuple[Probl
     return (None if failed else run), tuple(problems)
 
 
-def _read_section(kind: type[Section], values: Any, place: str) -> tuple[Section, list[Problem]]:
-    """A section from its table; what is wrong in it takes its default and is reported."""
+def read_section(kind: type[Section], values: Any, place: str) -> tuple[Section, list[Problem]]:
+    """A section from its table; what is wrong in it takes its default and is reported, `place` before each key."""
     if not isinstance(values, Mapping):
         return kind(), [Problem(place, say("this should be a table of settings."), value=values)]
     problems = list(_unknown_keys(values, kind.model_fields, place))
@@ -48,7 +48,7 @@ def _read_section(kind: type[Section], values: Any, place: str) -> tuple[Section
             continue
         item = item_section(field)
         if item is not None and isinstance(good[key], list | tuple):
-            read = [_read_section(item, entry, f"{place}.{key}[{n}]") for n, entry in enumerate(good[key], 1)]
+            read = [read_section(item, entry, f"{place}.{key}[{n}]") for n, entry in enumerate(good[key], 1)]
             good[key] = tuple(section for section, _ in read)
             problems += [problem for _, found in read for problem in found]
         elif info.choices and (problem := _bad_choice(f"{place}.{key}", good[key], info.choices)):

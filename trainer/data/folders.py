@@ -13,6 +13,9 @@ from trainer.data.pictures import is_picture
 from trainer.messages import Message, say
 
 
+CAPTION_ENDINGS = (".txt", ".caption")
+
+
 class FolderSetting(Protocol):
     """An entry of the run file's list (`trainer.config.run.Folder` is one)."""
 
@@ -66,6 +69,20 @@ def parse_name(name: str) -> tuple[int, str] | None:
         return int(number), words.strip()
     except ValueError:
         return None
+
+
+def list_captions(folder: Path) -> Mapping[str, Path]:
+    """The caption files of a folder, by name and by lower-case name, for `caption_file`. Raises OSError."""
+    return _list(folder).captions
+
+
+def caption_file(captions: Mapping[str, Path], picture: Path, extension: str) -> Path | None:
+    """The caption beside a picture: with the chosen ending, else with the other usual one; case doesn't matter."""
+    for ending in dict.fromkeys((extension, *CAPTION_ENDINGS)):
+        for name in (picture.stem + ending, (picture.stem + ending).lower()):
+            if name in captions:
+                return captions[name]
+    return None
 
 
 def find_folders(setting: FolderSetting) -> Found:
@@ -185,7 +202,7 @@ def _list(folder: Path) -> _Listing:
                 continue
             if is_picture(entry.name):
                 pictures.append(_facts(entry))
-            elif entry.name.lower().endswith((".txt", ".caption")):
+            elif entry.name.lower().endswith(CAPTION_ENDINGS):
                 captions[entry.name] = Path(entry.path)
             elif _is_folder(entry):
                 subfolders.append(Path(entry.path))

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from trainer.data.buckets import Size
 from trainer.data.captions import first_line
 from trainer.data.encodings import MAX_BYTES, decode_folder
-from trainer.data.folders import FolderSetting, PictureFolder, find_folders
+from trainer.data.folders import FolderSetting, PictureFolder, caption_file, find_folders
 from trainer.data.memo import FileFacts, Known, Memo
 from trainer.data.pictures import CannotUse, check_pixels, read_size
 from trainer.errors import BadInput
@@ -302,7 +302,7 @@ class _Captions:
 
 def _read_captions(folder: PictureFolder, pictures: Sequence[FileFacts], extension: str) -> _Captions:
     """The captions of a folder's pictures that have a file, decoded together."""
-    owners = {facts.path: file for facts in pictures if (file := _caption_file(folder, facts.path, extension))}
+    owners = {facts.path: file for facts in pictures if (file := caption_file(folder.captions, facts.path, extension))}
     content: dict[str, bytes] = {}
     skipped: list[Skipped] = []
     for file in dict.fromkeys(owners.values()):
@@ -321,15 +321,6 @@ def _read_captions(folder: PictureFolder, pictures: Sequence[FileFacts], extensi
                 folder=folder.name, count=len(empty), names=_names(empty))
         )  # fmt: skip
     return _Captions(texts, decoded.encodings, tuple(warnings), tuple(skipped))
-
-
-def _caption_file(folder: PictureFolder, picture: Path, extension: str) -> Path | None:
-    """The caption beside a picture: with the chosen ending, else with the other usual one; case doesn't matter."""
-    for ending in dict.fromkeys((extension, ".txt", ".caption")):
-        for name in (picture.stem + ending, (picture.stem + ending).lower()):
-            if name in folder.captions:
-                return folder.captions[name]
-    return None
 
 
 def _encoding_warnings(folder: PictureFolder, encodings: Mapping[str, int], doubtful: frozenset[str]) -> Iterator[Message]:

@@ -12,7 +12,6 @@ from trainer.data.memo import FileFacts
 from trainer.data.pictures import is_picture
 from trainer.messages import Message, say
 
-
 CAPTION_ENDINGS = (".txt", ".caption")
 
 

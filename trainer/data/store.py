@@ -47,7 +47,7 @@ class Store:
 
     def __init__(self, folder: Path | None, *, limit_bytes: int = 0, warn: Warn | None = None) -> None:
         self.folder, self.limit_bytes = folder, limit_bytes
-        self._warn: Warn = warn or (lambda message: None)
+        self._warn: Warn = warn if warn is not None else lambda message: None
         self._memory: dict[str, Tensors] = {}
         self._touched: set[str] = set()
         self._disk_refused = False

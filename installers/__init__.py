@@ -1,1 +1,1 @@
-"""Set-up with the standard library only."""
+"""Set-up, doctor and launcher: the standard library only, so that it runs before anything is installed."""

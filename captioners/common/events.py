@@ -1,0 +1,172 @@
+"""What a captioner process says: one event a line on its output, as JSON for the window or as text for a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, TextIO
+
+from trainer.ipc.events import Event, Failed, Stage, Warning_, from_json, to_json
+from trainer.messages import Message
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Begun(Event):
+    """Work begins on `total` pictures; `kept` more have a caption and are left alone."""
+
+    kind: ClassVar[str] = "begun"
+    captioner: str
+    model: str
+    total: int
+    kept: int
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Opened(Event):
+    """The model is open, on what really computes. Does not come where stored scores answer for every picture."""
+
+    kind: ClassVar[str] = "opened"
+    device: str  # such as "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """`done` of `total` pictures are dealt with; `seconds_left` is -1 while nothing can be said."""
+
+    kind: ClassVar[str] = "progress"
+    done: int
+    total: int
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Captioned(Event):
+    """A picture has its caption. `written` is false where nothing changed: a dry run, or no new tag to add."""
+
+    kind: ClassVar[str] = "captioned"
+    picture: str
+    file: str
+    caption: str  # the whole new text of the file
+    written: bool
+
+
+@dataclass(frozen=True)
+class Skipped(Event):
+    """A picture got no caption, and why."""
+
+    kind: ClassVar[str] = "skipped"
+    picture: str
+    why: Message
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The end of a run that was finished or stopped. Each picture is counted once, in one of the first four."""
+
+    kind: ClassVar[str] = "finished"
+    written: int
+    unchanged: int
+    kept: int
+    skipped: int
+    not_done: int
+    from_scores: int  # of the written and unchanged: answered by stored scores, without the model
+    stopped: bool
+    seconds: float
+    backups: tuple[str, ...]  # folders that hold the captions as they were
+    message: Message
+
+
+EVENTS: dict[str, type[Event]] = {
+    kind.kind: kind for kind in (Begun, Stage, Opened, Progress, Captioned, Skipped, Warning_, Finished, Failed)
+}
+
+
+def read_event(line: str | bytes) -> Event | None:
+    """The event of one line of a captioner's output; None for a line that is none (a library may print, too)."""
+    try:
+        data = json.loads(line)
+        return from_json(data, EVENTS) if isinstance(data, dict) else None
+    except (ValueError, KeyError):
+        return None
+
+
+class Reporter(Protocol):
+    """Takes every event of a run, on the main thread."""
+
+    def __call__(self, event: Event) -> None: ...
+
+
+class JsonLines:
+    """Events as JSON lines: pure ASCII, so that no console encoding can spoil a path."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        _write(self._stream, json.dumps(to_json(event)) + "\n")
+
+
+class Terminal:
+    """Events as text: one progress line that renews itself, and a line for whatever is worth reading afterwards."""
+
+    def __init__(self, stream: TextIO, show_captions: bool) -> None:
+        self._stream = stream
+        self._show_captions = show_captions
+        self._width = 0
+        self._last = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            self._progress(event)
+        elif isinstance(event, Captioned):
+            if self._show_captions:
+                self._line(f"{event.picture}: {event.caption}")
+        elif not isinstance(event, Stage):
+            self._line(_text(event))
+
+    def _progress(self, event: Progress) -> None:
+        """Renew the progress line ten times a second at most; a file or pipe gets none."""
+        if not self._stream.isatty() or (time.monotonic() - self._last < 0.1 and event.done < event.total):
+            return
+        self._last = time.monotonic()
+        left = "" if event.seconds_left < 0 else f"  {event.seconds_left:.0f} s left"
+        text = f"{event.done}/{event.total}{left}"
+        _write(self._stream, "\r" + text.ljust(self._width))
+        self._width = len(text)
+
+    def _line(self, text: str) -> None:
+        _write(self._stream, ("\r" + " " * self._width + "\r" if self._width else "") + text + "\n")
+        self._width = 0
+
+
+def _text(event: Event) -> str:
+    """What a terminal says of an event."""
+    match event:
+        case Begun():
+            return f"{event.total} pictures to caption; {event.kept} have a caption and are left alone."
+        case Opened():
+            return f"The model is open ({event.device})."
+        case Skipped():
+            return f"{event.picture}: {event.why}"
+        case Warning_() | Failed():
+            return f"{event.what} {event.todo or ''}".rstrip()
+        case Finished():
+            return "\n".join([str(event.message), *event.backups])
+    raise AssertionError(f"no text for {event.kind}")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Write and flush; when the reader has gone the work goes on in silence."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except (BrokenPipeError, ValueError):
+        if stream is sys.stdout:
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process

@@ -55,17 +55,16 @@ def work(
         listeners: get every event besides the journal and the windows.
 
     Raises:
-        AthanorError: before anything began: the folder is in use, or its run file can not be used.
+        AthanorError: if somebody is at work in the folder. Every other error is a `Failed`, in the journal too.
     """
     with folder.locked():
-        run = read_run(folder.run_file)
-        run, changes = _with_epochs(run, epochs)
-        if changes:
-            write_run(folder.run_file, run)
         station = Station(folder, listeners)
         ending: events.Done | events.Failed
         try:
             with _signals_are_commands(station), keep_awake():
+                run, changes = _with_epochs(read_run(folder.run_file), epochs)
+                if changes:
+                    write_run(folder.run_file, run)
                 ending = train(Job(run, folder, station, changes))
                 _export(run, folder, station, ending)
         except KeyboardInterrupt:

@@ -45,9 +45,9 @@ def read_picture(picture: Image.Image) -> Reading | None:
     labels = label_pixels(picture)
     counts = [int((labels == number).sum()) for number in range(len(COLOURS))]
     colour = int(np.argmax(counts))
-    if counts[colour] < MIN_PIXELS:
-        return None
     mask = largest_part(labels == colour)
+    if mask.sum() < MIN_PIXELS:
+        return None
     fits = {shape: best_fit(mask, shape) for shape in SHAPES}
     shape = max(fits, key=lambda name: fits[name].overlap)
     fit = fits[shape]

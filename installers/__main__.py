@@ -12,8 +12,7 @@ def refuse_version(version):
     if tuple(version[:2]) < LOWEST:
         return (
             "Athanor needs Python 3.11 to 3.14, and this is Python " + numbers + ". Install Python 3.12 from "
-            "https://www.python.org/downloads/ (or your system's packages) beside it and start again; nothing else "
-            "has to change."
+            "python.org (or your system's packages) beside it and start again; nothing else has to change."
         )
     if tuple(version[:2]) > NEWEST:
         return (

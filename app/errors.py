@@ -79,7 +79,9 @@ def describe(error: BaseException) -> tuple[str, str]:
     reason = f"{type(error).__name__}: {error}"
     return (
         tr("A part of the window failed ({reason}).", reason=reason),
-        tr("Your settings are saved, and a running training goes on. If it happens again, copy the report and send it."),
+        tr(
+            "Your settings are saved, and a running training goes on. If it happens again, copy the report and send it."
+        ),
     )
 
 

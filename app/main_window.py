@@ -1,0 +1,344 @@
+"""The window: joins sidebar, pages, help panel and strip with the draft and the runs. No rules live here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QByteArray, Qt, QTimer
+from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent
+from PySide6.QtWidgets import (
+    QApplication,
+    QHBoxLayout,
+    QMainWindow,
+    QMenu,
+    QMessageBox,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app import i18n, icons, theme
+from app.draft import Draft
+from app.files_menu import RunFiles
+from app.form import Row
+from app.i18n import tr
+from app.machine import Machine
+from app.pages import PAGES, WIZARD, build, page_of
+from app.pages.base import Context, Page
+from app.preferences import Preferences
+from app.search import SearchBox
+from app.starting import Starter
+from app.widgets.basics import tool_button
+from app.widgets.help_panel import WIDTH as HELP_WIDTH
+from app.widgets.help_panel import HelpPanel
+from app.widgets.sidebar import WIDTH as SIDEBAR_WIDTH
+from app.widgets.sidebar import Sidebar
+from app.widgets.strip import Strip
+
+SIZE, LEAST = (1280, 800), (900, 600)
+NARROW_BELOW = 900  # design pixels of width: below, the sidebar is icons alone
+
+
+class MainWindow(QMainWindow):
+    """See the module. Widgets are built anew when language, theme or scale change; draft and runs stay."""
+
+    def __init__(self, preferences: Preferences, file: Path | None = None) -> None:
+        super().__init__()
+        self.preferences = preferences
+        self.draft = Draft(parent=self)
+        self.machine = Machine(self)
+        self.context = Context(
+            self.draft, preferences, self.machine, jump=self.jump, open_page=self.open_page, rebuild=self.rebuild
+        )
+        self.run_files = RunFiles(self, self.context)
+        self.starter = Starter(self, self.context)
+        self.context.open_file = self.run_files.open
+        self.context.save_file = self.run_files.save_as
+        self.context.try_example = self.run_files.try_example
+        self.context.start = self.starter.start
+        self.setWindowIcon(icons.app_icon())
+        self.setMinimumSize(*LEAST)
+        self._pages: dict[str, QWidget] = {}
+        self._history: list[str] = []
+        self._place_in_history = -1
+        self.page_key = ""
+        self._build()
+        self._make_actions()
+        self._restore_size()
+        self.draft.checked.connect(self._show_marks)
+        self.draft.changed.connect(lambda _: self._show_title())
+        self.draft.file_changed.connect(self._show_title)
+        self.starter.running_changed.connect(self._show_running)
+        QApplication.instance().focusChanged.connect(self._on_focus)  # type: ignore[union-attr]
+        self.open_page(preferences.get("page"))
+        QTimer.singleShot(300, self, self.starter.look_for_runs)
+        if file is not None:
+            QTimer.singleShot(0, self, lambda: self.run_files.open_path(file))
+
+    # ---- building ----
+
+    def _build(self) -> None:
+        """Everything that has words, colours and sizes in it."""
+        ground = QWidget(objectName="Ground")
+        across = QHBoxLayout()
+        across.setContentsMargins(0, 0, 0, 0)
+        across.setSpacing(0)
+        self.sidebar = Sidebar()
+        self.sidebar.chosen.connect(self.open_page)
+        self.stack = QStackedWidget()
+        self.help = HelpPanel()
+        self.help.closed.connect(lambda: self._fold_help(True))
+        self.help.setVisible(not self.preferences.folded("help", False))
+        across.addWidget(self.sidebar)
+        middle = QVBoxLayout()
+        middle.setSpacing(0)
+        middle.addWidget(self._build_header())
+        middle.addWidget(self.stack, 1)
+        across.addLayout(middle, 1)
+        across.addWidget(self.help)
+        self.strip = Strip(self.draft)
+        self.strip.start_pressed.connect(self.starter.start)
+        self.strip.stop_pressed.connect(self.starter.stop)
+        self.strip.run_pressed.connect(lambda: self.open_page("run"))
+        self.strip.problems_pressed.connect(self.jump_to_first_problem)
+        column = QVBoxLayout(ground)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addLayout(across, 1)
+        column.addWidget(self.strip)
+        self.setCentralWidget(ground)
+        self._pages = {}
+        self._show_title()
+        self._show_marks()
+
+    def _build_header(self) -> QWidget:
+        header = QWidget(objectName="Header")
+        header.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        line = QHBoxLayout(header)
+        line.setContentsMargins(theme.px(16), theme.px(6), theme.px(12), theme.px(6))
+        line.setSpacing(theme.px(4))
+        self.search = SearchBox()
+        self.search.found.connect(self.jump)
+        self.undo_button = tool_button("undo-2", tr("Undo (Ctrl+Z)"), self.undo)
+        self.redo_button = tool_button("redo-2", tr("Redo (Ctrl+Y)"), self.redo)
+        self.file_button = self._build_file_button()
+        self.help_button = tool_button("circle-help", tr("Help on the focused setting (F1)"), self.toggle_help)
+        line.addWidget(self.file_button)
+        line.addWidget(self.undo_button)
+        line.addWidget(self.redo_button)
+        line.addStretch(1)
+        line.addWidget(self.search, 3)
+        line.addWidget(self.help_button)
+        return header
+
+    def _build_file_button(self) -> QToolButton:
+        made = tool_button("file-text", tr("Run file"))
+        made.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        made.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(made)
+        menu.aboutToShow.connect(lambda: self.run_files.fill_menu(menu))
+        made.setMenu(menu)
+        return made
+
+    def rebuild(self) -> None:
+        """Put language, theme and scale of the preferences in force and build all widgets again."""
+        apply_look(self.preferences)
+        old = self.takeCentralWidget()
+        self._build()
+        if old is not None:
+            old.deleteLater()
+        self._relabel_actions()
+        self._adapt_to_width()
+        key, self.page_key = self.page_key, ""
+        self.open_page(key)
+        self._show_running()
+
+    # ---- pages ----
+
+    def open_page(self, key: str, *, remember: bool = True) -> None:
+        """Show a page, built on its first visit."""
+        key = key if key in PAGES else WIZARD[0].key
+        if key == self.page_key:
+            return
+        if PAGES[key] not in WIZARD and key != "settings":
+            self.starter.runs()
+        if key not in self._pages:
+            self._pages[key] = build(key, self.context)
+            self.stack.addWidget(self._pages[key])
+        self.page_key = key
+        self.stack.setCurrentWidget(self._pages[key])
+        self.sidebar.set_current(key)
+        self.preferences.set("page", key)
+        page = self._pages[key]
+        self.help.set_page(page.advice() if isinstance(page, Page) else [])
+        self._adapt_to_width()
+        if remember:
+            del self._history[self._place_in_history + 1 :]
+            self._history.append(key)
+            self._place_in_history = len(self._history) - 1
+        self._visit(key)
+
+    def page(self, key: str) -> QWidget:
+        """A page, built if need be."""
+        self.open_page(key)
+        return self._pages[key]
+
+    def _visit(self, key: str) -> None:
+        visited = self.preferences.get("visited", [])
+        if key not in visited:
+            self.preferences.set("visited", [*visited, key])
+        self._show_marks()
+
+    def _step_in_history(self, step: int) -> None:
+        place = self._place_in_history + step
+        if 0 <= place < len(self._history):
+            self._place_in_history = place
+            self.open_page(self._history[place], remember=False)
+
+    def jump(self, place: str) -> None:
+        """Show the setting at a place and focus it."""
+        key = page_of(place)
+        page = self.page(key)
+        if isinstance(page, Page):
+            page.reveal(place)
+
+    def jump_to_first_problem(self) -> None:
+        problems = self.draft.errors or self.draft.problems
+        if problems:
+            self.jump(problems[0].place)
+
+    # ---- what the frame shows ----
+
+    def _show_marks(self) -> None:
+        visited = self.preferences.get("visited", [])
+        marks = {row.key: "fine" if row.key in visited else "untouched" for row in WIZARD}
+        for problem in reversed(self.draft.problems):
+            key = page_of(problem.place)
+            if problem.severity == "error" or marks[key] != "problem":
+                marks[key] = "problem" if problem.severity == "error" else "warning"
+        marks["review"] = "problem" if self.draft.errors else marks["review"]
+        self.sidebar.set_marks(marks)
+
+    def _show_title(self) -> None:
+        file = self.draft.file.name if self.draft.file else tr("not saved as a file")
+        self.setWindowTitle(f"{self.draft.get('output.name') or tr('New run')} ({file}) - Athanor")
+        self.undo_button.setEnabled(self.draft.can_undo)
+        self.redo_button.setEnabled(self.draft.can_redo)
+        self.file_button.setText(self.draft.file.name if self.draft.file else tr("Run file"))
+
+    def _show_running(self) -> None:
+        self.starter.show_in(self.strip)
+
+    def _on_focus(self, old: QWidget | None, now: QWidget | None) -> None:
+        while now is not None and now is not self:
+            if isinstance(now, Row):
+                self.help.set_row(now)
+                return
+            now = now.parentWidget()
+
+    def toggle_help(self) -> None:
+        """F1: unfold the help, or fold it away."""
+        self._fold_help(self.help.isVisible())
+
+    def _fold_help(self, folded: bool) -> None:
+        self.preferences.set_folded("help", folded)
+        self._help_asked = not folded
+        self.help.setVisible(not folded)
+        self._adapt_to_width()
+
+    def _adapt_to_width(self) -> None:
+        """Where it is narrow the sidebar becomes icons and the help makes room, unless it was just asked for."""
+        width = self.width() / theme.px(100) * 100
+        self.sidebar.set_narrow(width < NARROW_BELOW)
+        left = width - SIDEBAR_WIDTH - HELP_WIDTH
+        wanted = not self.preferences.folded("help", False)
+        is_wizard = PAGES.get(self.page_key) in WIZARD
+        self.help.setVisible(is_wizard and wanted and (left >= 520 or getattr(self, "_help_asked", False)))
+        self.help_button.setVisible(is_wizard)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._help_asked = False
+        self._adapt_to_width()
+
+    # ---- actions ----
+
+    def _make_actions(self) -> None:
+        self._actions: dict[str, QAction] = {}
+        keys: list[tuple[str, str, Callable[[], object]]] = [
+            ("start", "Ctrl+Return", self.starter.start),
+            ("start2", "Ctrl+Enter", self.starter.start),
+            ("save", "Ctrl+S", self.run_files.save),
+            ("save_as", "Ctrl+Shift+S", self.run_files.save_as),
+            ("open", "Ctrl+O", self.run_files.open),
+            ("new", "Ctrl+N", self.run_files.new),
+            ("undo", "Ctrl+Z", self.undo),
+            ("redo", "Ctrl+Y", self.redo),
+            ("redo2", "Ctrl+Shift+Z", self.redo),
+            ("find", "Ctrl+F", self.focus_search),
+            ("back", "Alt+Left", lambda: self._step_in_history(-1)),
+            ("forth", "Alt+Right", lambda: self._step_in_history(1)),
+            ("next", "Ctrl+PgDown", lambda: self._step_page(1)),
+            ("previous", "Ctrl+PgUp", lambda: self._step_page(-1)),
+            ("help", "F1", self.toggle_help),
+            ("quit", "Ctrl+Q", self.close),
+        ]
+        for name, key, slot in keys:
+            action = QAction(self)
+            action.setShortcut(QKeySequence(key))
+            action.triggered.connect(lambda _=False, slot=slot: slot())
+            self.addAction(action)
+            self._actions[name] = action
+        self._relabel_actions()
+
+    def _relabel_actions(self) -> None:
+        names = {"start": tr("Start"), "save": tr("Save"), "open": tr("Open…"), "undo": tr("Undo"), "redo": tr("Redo")}
+        for key, name in names.items():
+            self._actions[key].setText(name)
+
+    def _step_page(self, step: int) -> None:
+        keys = list(PAGES)
+        self.open_page(keys[(keys.index(self.page_key) + step) % len(keys)])
+
+    def focus_search(self) -> None:
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()
+
+    def undo(self) -> None:
+        """Take back the last edit of the draft, and show where it was."""
+        self._after_undo(self.draft.undo())
+
+    def redo(self) -> None:
+        self._after_undo(self.draft.redo())
+
+    def _after_undo(self, place: str) -> None:
+        if place and page_of(place) != self.page_key and PAGES.get(self.page_key) in WIZARD:
+            self.open_page(page_of(place))
+
+    # ---- opening and closing ----
+
+    def _restore_size(self) -> None:
+        self.resize(*SIZE)
+        stored = self.preferences.get("geometry")
+        if stored:
+            self.restoreGeometry(QByteArray.fromBase64(stored.encode()))
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        if self.starter.is_running and self.preferences.say_once("training goes on"):
+            text = tr(
+                "The training goes on without this window. Open Athanor again whenever you like: everything is there."
+            )
+            QMessageBox.information(self, tr("Training goes on"), text)
+        self.draft.flush()
+        self.starter.close()
+        self.preferences.set("geometry", self.saveGeometry().toBase64().toStdString())
+        event.accept()
+
+
+def apply_look(preferences: Preferences) -> None:
+    """Language, theme and scale of the preferences."""
+    chosen = preferences.get("language") or i18n.system_language()
+    i18n.set_language(chosen)
+    theme.apply(preferences.get("theme"), preferences.get("scale"), chosen)

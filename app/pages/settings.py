@@ -1,0 +1,77 @@
+"""The window's own settings: language, theme, scale, and where things lie."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QTimer, QUrl
+from PySide6.QtGui import QDesktopServices
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
+
+from app import i18n, theme
+from app.editors import ignore_wheel
+from app.i18n import tr
+from app.pages.base import Context, Page
+from app.widgets.basics import Card, ElidedLabel, button, label
+from trainer.paths import cache_folder, default_runs_folder, user_folder
+
+
+class SettingsPage(Page):
+    """See the module. A change holds at once."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, tr("Settings"), tr("Of this window. They hold at once and touch no run."))
+        card = Card()
+        languages = [("", tr("As the system")), *i18n.LANGUAGES.items()]
+        themes = [("system", tr("As the system")), ("light", tr("Light")), ("dark", tr("Dark"))]
+        scales = [(scale, f"{scale} %") for scale in theme.SCALES]
+        self.language = self._choice(card, tr("Language"), "language", languages)
+        self.theme = self._choice(card, tr("Theme"), "theme", themes)
+        self.scale = self._choice(card, tr("Size"), "scale", scales)
+        self.add(card)
+        self.add(self._folders())
+
+    def _choice(self, card: Card, name: str, key: str, choices: list) -> QComboBox:  # type: ignore[type-arg]
+        box = QComboBox(sizeAdjustPolicy=QComboBox.SizeAdjustPolicy.AdjustToContents, accessibleName=name)
+        box.setMinimumWidth(theme.px(200))
+        ignore_wheel(box)
+        for value, text in choices:
+            box.addItem(text, value)
+        box.setCurrentIndex(max(0, box.findData(self.preferences.get(key))))
+        box.activated.connect(lambda _: self._take(key, box.currentData()))
+        card.add(_line(name, box))
+        return box
+
+    def _take(self, key: str, value: object) -> None:
+        if value != self.preferences.get(key):
+            self.preferences.set(key, value)
+            QTimer.singleShot(0, self.context.draft, lambda: self.context.rebuild())
+
+    def _folders(self) -> Card:
+        card = Card(tr("Folders"), tr("ATHANOR_HOME moves the first one, and with it the others."))
+        for name, folder in (
+            (tr("Drafts and preferences"), user_folder()),
+            (tr("Runs without an output folder"), default_runs_folder()),
+            (tr("Cache"), cache_folder()),
+        ):
+            path = ElidedLabel(str(folder), "muted")
+            url = QUrl.fromLocalFile(str(folder))
+            show = button(tr("Open"), lambda url=url: QDesktopServices.openUrl(url), role="flat", icon="external-link")
+            show.setAccessibleName(f"{tr('Open')}: {name}")
+            line = _line(name, path)
+            line.layout().addWidget(show)  # type: ignore[union-attr]
+            card.add(line)
+        return card
+
+
+def _line(name: str, widget: QWidget) -> QWidget:
+    made = QWidget()
+    line = QHBoxLayout(made)
+    line.setContentsMargins(0, 0, 0, 0)
+    line.setSpacing(theme.px(theme.SPACE))
+    text = label(name, wrap=True)
+    text.setFixedWidth(theme.px(184))
+    text.setBuddy(widget)
+    line.addWidget(text)
+    line.addWidget(widget, 0 if isinstance(widget, QComboBox) else 1)
+    if isinstance(widget, QComboBox):
+        line.addStretch(1)
+    return made

@@ -1,0 +1,111 @@
+"""The editor of a file or folder: typed, chosen or dropped on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtWidgets import QFileDialog, QLineEdit, QMenu, QWidget
+
+from app import theme
+from app.editors import Editor
+from app.i18n import tr
+from app.widgets.basics import button, dropped_paths, set_flag
+
+
+class _DropLine(QLineEdit):
+    """A line that takes a dropped file or folder in place of its text."""
+
+    def dragEnterEvent(self, event) -> None:  # type: ignore[no-untyped-def]
+        if event.mimeData().hasUrls():
+            set_flag(self, "drop", True)
+            event.acceptProposedAction()
+
+    def dragMoveEvent(self, event) -> None:  # type: ignore[no-untyped-def]
+        event.acceptProposedAction()
+
+    def dragLeaveEvent(self, event) -> None:  # type: ignore[no-untyped-def]
+        set_flag(self, "drop", False)
+
+    def dropEvent(self, event) -> None:  # type: ignore[no-untyped-def]
+        set_flag(self, "drop", False)
+        if paths := dropped_paths(event):
+            self.setText(str(Path(paths[0])))
+            self.textEdited.emit(self.text())
+
+
+class PathEditor(Editor):
+    """A path. `files` and `folders` say what may be chosen; the field takes either by dropping."""
+
+    def __init__(self, *, files: bool = True, folders: bool = False, pattern: str = "", placeholder: str = "") -> None:
+        super().__init__()
+        self._files, self._folders, self._pattern = files, folders, pattern
+        self.edit = _DropLine(placeholderText=placeholder, clearButtonEnabled=True)
+        self.edit.setAcceptDrops(True)
+        self.edit.setMinimumWidth(theme.px(160))
+        self.edit.textEdited.connect(lambda _: self.edited.emit(self.value()))
+        self.edit.textChanged.connect(self._on_cleared)
+        self.line.addWidget(self.edit, 1)
+        self.browse = button(tr("Choose…"), None if files and folders else self.choose)
+        if files and folders:
+            menu = QMenu(self.browse)
+            menu.addAction(tr("A file…"), lambda: self.choose(folder=False))
+            menu.addAction(tr("A folder…"), lambda: self.choose(folder=True))
+            self.browse.setMenu(menu)
+        self.line.addWidget(self.browse)
+
+    def value(self) -> Any:
+        return clean_path(self.edit.text())
+
+    def set_value(self, value: Any) -> None:
+        text = "" if value is None else str(value)
+        if text != self.value():
+            self.edit.setText(text)
+
+    def field(self) -> QWidget:
+        return self.edit
+
+    def choose(self, folder: bool | None = None) -> None:
+        """Open a dialog; what is chosen there is edited in."""
+        is_folder = self._folders if folder is None else folder
+        choose_path(self, self._take, folder=is_folder, pattern=self._pattern, start=self.value())
+
+    def _take(self, path: str) -> None:
+        self.edit.setText(path)
+        self.edited.emit(self.value())
+
+    def _on_cleared(self, text: str) -> None:
+        if not text and self.edit.hasFocus():  # the clear button does not count as editing for Qt
+            self.edited.emit("")
+
+
+def clean_path(text: str) -> str:
+    """A path as pasted: without the quotes that Windows puts around it and without file://."""
+    text = text.strip().removeprefix("file://")
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def choose_path(
+    parent: QWidget, chosen, *, folder: bool = False, pattern: str = "", start: str = "", save: bool = False
+) -> QFileDialog:  # type: ignore[no-untyped-def]  # fmt: skip
+    """Open the system's dialog without blocking; `chosen(path)` is called with what the user takes."""
+    dialog = QFileDialog(parent)
+    if folder:
+        dialog.setFileMode(QFileDialog.FileMode.Directory)
+        dialog.setOption(QFileDialog.Option.ShowDirsOnly, True)
+    else:
+        dialog.setFileMode(QFileDialog.FileMode.AnyFile if save else QFileDialog.FileMode.ExistingFile)
+        if pattern:
+            dialog.setNameFilter(pattern)
+    if save:
+        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+        dialog.setDefaultSuffix("toml")
+    place = Path(start) if start else None
+    if place is not None and (place.is_dir() or place.parent.is_dir()):
+        dialog.setDirectory(str(place if place.is_dir() else place.parent))
+        if save and not place.is_dir():
+            dialog.selectFile(place.name)
+    dialog.fileSelected.connect(lambda path: chosen(str(Path(path))))
+    dialog.finished.connect(dialog.deleteLater)
+    dialog.open()
+    return dialog

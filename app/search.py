@@ -1,0 +1,125 @@
+"""Finding a setting by its name in either language or by kohya's, and the field in the header that does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PySide6.QtCore import QModelIndex, QSortFilterProxyModel, Qt, Signal
+from PySide6.QtGui import QFocusEvent, QStandardItem, QStandardItemModel
+from PySide6.QtWidgets import QCompleter, QLineEdit, QWidget
+
+from app import theme
+from app.i18n import tr, translate_trainer
+from app.pages import page_of, title_of
+
+PLACE = Qt.ItemDataRole.UserRole + 1
+WORDS = Qt.ItemDataRole.UserRole + 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A setting as the search knows it."""
+
+    place: str
+    label: str  # in the window's language
+    words: str  # all that it can be found by, lower case
+
+
+def entries() -> list[Entry]:
+    """Every setting of the schema."""
+    from trainer.config.fields import item_section, settings_of
+    from trainer.config.run import sections
+
+    found: list[Entry] = []
+    for section, kind in sections().items():
+        for key, field, info in settings_of(kind):
+            place = f"{section}.{key}"
+            label = translate_trainer(info.label)
+            words = [info.label, label, key, *info.kohya, *(str(choice.value) for choice in info.choices)]
+            item = item_section(field)
+            if item is not None:
+                words += [part.label for _, _, part in settings_of(item)]
+                words += [translate_trainer(part.label) for _, _, part in settings_of(item)]
+                words += [name for _, _, part in settings_of(item) for name in part.kohya]
+            found.append(Entry(place, label, " ".join(words).lower()))
+    return found
+
+
+def matches(entry: Entry, typed: str) -> bool:
+    """Whether each word typed is in the entry; blanks and underscores are the same."""
+    words = entry.words.replace("_", " ")
+    return all(part in words or part in entry.words for part in typed.lower().replace("_", " ").split())
+
+
+class _Filter(QSortFilterProxyModel):
+    typed = ""
+
+    def filterAcceptsRow(self, row: int, parent: QModelIndex) -> bool:
+        entry = self.sourceModel().index(row, 0, parent).data(WORDS)
+        return matches(entry, self.typed)
+
+
+class SearchBox(QLineEdit):
+    """The search field.
+
+    Signals:
+        found(place): the user chose a setting.
+    """
+
+    found = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent, placeholderText=tr("Find a setting (Ctrl+F)"), clearButtonEnabled=True)
+        self.setAccessibleName(tr("Find a setting"))
+        self.addAction(theme.icon("search", "muted"), QLineEdit.ActionPosition.LeadingPosition)
+        self.setMinimumWidth(theme.px(140))
+        self.setMaximumWidth(theme.px(280))
+        self._filter: _Filter | None = None
+        self.textEdited.connect(self._narrow)
+        self.returnPressed.connect(self._take_first)
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        self._fill()
+        super().focusInEvent(event)
+
+    def _fill(self) -> None:
+        """Read the schema when the field is first used."""
+        if self._filter is not None:
+            return
+        model = QStandardItemModel(self)
+        for entry in entries():
+            item = QStandardItem(f"{entry.label}   ·   {title_of(page_of(entry.place))}")
+            item.setData(entry.place, PLACE)
+            item.setData(entry, WORDS)
+            model.appendRow(item)
+        self._filter = _Filter(self)
+        self._filter.setSourceModel(model)
+        completer = QCompleter(self._filter, self)
+        completer.setCompletionMode(QCompleter.CompletionMode.UnfilteredPopupCompletion)
+        completer.setMaxVisibleItems(12)
+        completer.activated[QModelIndex].connect(self._take)
+        self.setCompleter(completer)
+
+    def results(self, typed: str) -> list[str]:
+        """The places that fit what is typed, as the list under the field shows them."""
+        self._fill()
+        self._narrow(typed)
+        assert self._filter is not None
+        return [self._filter.index(n, 0).data(PLACE) for n in range(self._filter.rowCount())]
+
+    def _narrow(self, typed: str) -> None:
+        if self._filter is not None:
+            self._filter.typed = typed
+            self._filter.invalidate()
+
+    def _take(self, index: QModelIndex) -> None:
+        self._jump(index.data(PLACE))
+
+    def _take_first(self) -> None:
+        if (places := self.results(self.text())) and self.text():
+            self._jump(places[0])
+
+    def _jump(self, place: str) -> None:
+        if place:
+            self.found.emit(place)
+            self.clear()

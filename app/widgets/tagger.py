@@ -1,0 +1,193 @@
+"""Captions by a tagger: which model, which thresholds, progress, cancel, and what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtWidgets import QComboBox, QProgressBar, QVBoxLayout, QWidget
+
+from app import errors, theme
+from app.editors import ignore_wheel
+from app.i18n import tr, translate_message
+from app.pages.base import BannerPlace, Context
+from app.path_editor import PathEditor
+from app.section_form import SectionForm
+from app.widgets.basics import Card, button, label, row, set_role, tool_button
+from app.words import time_words
+from trainer.errors import BadInput
+
+
+class TaggerCard(Card):
+    """See the module. Everything heavy is built when it is first opened.
+
+    Signals:
+        finished(): captions may have changed.
+    """
+
+    finished = Signal()
+
+    def __init__(self, context: Context, folders: Callable[[], list[Path]]) -> None:
+        super().__init__(tr("Write captions with a tagger"))
+        self.context, self._folders = context, folders
+        self._process: Any = None
+        self._built = False
+        self._skipped = 0
+        self.heading_row.addWidget(tool_button("x", tr("Close"), self.hide, role="muted"))
+
+    def open(self) -> None:
+        if not self._built:
+            self._built = True
+            self._build()
+
+    def _build(self) -> None:
+        from captioners.catalog import WriteSettings, cards
+
+        self.choice = QComboBox(accessibleName=tr("Tagger"))
+        ignore_wheel(self.choice)
+        for name, card in cards().items():
+            self.choice.addItem(translate_message(card.title), name)
+        self.choice.setVisible(self.choice.count() > 1)
+        self.choice.activated.connect(lambda _: self._show_card())
+        self.add(self.choice)
+        self.summary = self.add(label("", "muted", wrap=True))
+        self.model = PathEditor(files=False, folders=True, placeholder=tr("Drop the model's folder here"))
+        self.model.field().setAccessibleName(tr("Folder of the model"))
+        known = self.context.preferences.get("taggers")
+        self.model.set_value(known[0] if known else "")
+        self.model.edited.connect(lambda _: self._check())
+        self.add(self.model)
+        self.message = label("", "problem", wrap=True)
+        self.add(self.message)
+        self._form_place = QVBoxLayout()
+        self.body.addLayout(self._form_place)
+        self.settings: SectionForm | None = None
+        self.writing = SectionForm(WriteSettings, "tagger.writing", self.context.preferences)
+        self.add(self.writing)
+        self.banner = BannerPlace()
+        self.add(self.banner)
+        self.add(self._build_progress())
+        self.start_button = button(tr("Write captions"), self.start, role="primary", icon="captions")
+        self.stop_button = button(tr("Stop"), self.stop, icon="square")
+        self.stop_button.hide()
+        self.body.addLayout(row(self.start_button, self.stop_button, None))
+        self._show_card()
+
+    def _build_progress(self) -> QWidget:
+        self.progress = QWidget()
+        column = QVBoxLayout(self.progress)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(theme.px(4))
+        self.bar = QProgressBar(textVisible=False, accessibleName=tr("Progress"))
+        self.state = label("", "small")
+        self.last = label("", "muted", wrap=True)
+        for widget in (self.state, self.bar, self.last):
+            column.addWidget(widget)
+        self.progress.hide()
+        return self.progress
+
+    def _card(self) -> Any:
+        from captioners.catalog import cards
+
+        return cards()[self.choice.currentData()]
+
+    def _show_card(self) -> None:
+        card = self._card()
+        self.summary.setText(translate_message(card.summary))  # type: ignore[attr-defined]
+        if self.settings is not None:
+            self.settings.deleteLater()
+        self.settings = SectionForm(card.settings, f"tagger.{card.name}", self.context.preferences)
+        self._form_place.addWidget(self.settings)
+        self._check()
+
+    def _check(self) -> None:
+        """Say at once whether the folder holds a model: names and first bytes only."""
+        text, state = "", ""
+        folder = str(self.model.value())
+        if folder:
+            try:
+                self._card().check(Path(folder))
+                state = "good"
+            except BadInput as error:
+                text, state = " ".join(errors.describe(error)), "problem"
+        self.model.set_state(state)
+        set_role(self.message, "problem")
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
+        self.start_button.setEnabled(state == "good")
+
+    # ---- running ----
+
+    def start(self) -> None:
+        """Run it over all folders in use."""
+        from pydantic import ValidationError
+
+        from app.tagger_process import TaggerProcess
+
+        assert self.settings is not None
+        try:
+            settings, writing = self.settings.settings(), self.writing.settings()
+        except ValidationError as error:
+            field = str(error.errors()[0]["loc"][0])
+            text = tr("The value of {setting} cannot be used: {reason}", setting=field, reason=error.errors()[0]["msg"])
+            self.banner.show_banner(text, "problem")
+            return
+        model = Path(str(self.model.value()))
+        self.context.preferences.remember("taggers", str(model))
+        self.banner.show_banner("")
+        self._skipped = 0
+        self._process = TaggerProcess(self)
+        self._process.event.connect(self._on_event)
+        self._process.ended.connect(self._on_ended)
+        self._process.start(self._card().name, model, self._folders(), settings, writing)
+        self.state.setText(tr("Opening the model…"))
+        self.bar.setRange(0, 0)
+        self.last.setText("")
+        self._show_running(True)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.state.setText(tr("Stopping after this picture…"))
+            self._process.stop()
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.is_running
+
+    def _show_running(self, running: bool) -> None:
+        self.progress.setVisible(running)
+        self.start_button.setVisible(not running)
+        self.stop_button.setVisible(running)
+
+    def _on_event(self, event: Any) -> None:
+        match event.kind:
+            case "begun":
+                self.bar.setRange(0, max(1, event.total))
+            case "progress":
+                self.bar.setRange(0, max(1, event.total))
+                self.bar.setValue(event.done)
+                left = tr("{time} left", time=time_words(event.seconds_left)) if event.seconds_left >= 0 else ""
+                text = tr("{done} of {total} pictures", done=event.done, total=event.total)
+                self.state.setText(" · ".join(filter(None, (text, left))))
+            case "captioned":
+                self.last.setText(f"{Path(event.picture).name}: {event.caption}")
+            case "skipped":
+                self._skipped += 1
+            case "finished":
+                text = translate_message(event.message)
+                if event.backups:
+                    text += "\n" + tr("The captions as they were: {folders}", folders=", ".join(event.backups))
+                self.banner.show_banner(text, "warning" if event.skipped else "good")
+            case "failed" | "warning":
+                text = " ".join(filter(None, (translate_message(event.what), translate_message(event.todo))))
+                self.banner.show_banner(text, "problem" if event.kind == "failed" else "warning")
+
+    def _on_ended(self, code: int, tail: str) -> None:
+        self._show_running(False)
+        if code not in (0, 130) and self.banner.banner is None:
+            text = tr("The tagger ended with code {code}.", code=code)
+            copy = (tr("Copy report"), lambda: errors.copy_text(tail))
+            self.banner.show_banner(f"{text}\n{tail.splitlines()[-1] if tail else ''}", "problem", (copy,))
+        QTimer.singleShot(0, self, self.finished.emit)

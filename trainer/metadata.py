@@ -180,7 +180,7 @@ def _of_data(run: RunFile, data: DatasetFacts, plan: StepPlan) -> dict[str, Any]
     return {
         "num_train_images": data.num_train,
         "num_reg_images": data.num_class,
-        "num_batches_per_epoch": plan.steps_per_epoch * plan.accumulation,
+        "num_batches_per_epoch": plan.first_epoch.num_batches,
         "batch_size_per_device": run.training.batch_size,
         "total_batch_size": run.training.batch_size,
         "resolution": str(tuple(images.resolution)),

@@ -73,7 +73,7 @@ def examine(host: Host, root: Path) -> Iterator[Finding]:
         yield check_torch(facts["torch"], choice)
         yield check_bitsandbytes(facts["bitsandbytes"])
         yield check_xformers(facts["xformers"], choice)
-        yield check_window(facts["window"])
+        yield check_window(facts["window"], host.system)
     yield check_fonts(host)
     yield check_display(host)
 
@@ -173,7 +173,7 @@ def check_card(machine: Machine, choice: Choice) -> Finding:
 
 
 def check_torch(facts: dict[str, Any], choice: Choice) -> Finding:
-    mend = say("Start once with: setup")
+    mend = say("Mend it with: setup --fresh (what pip has kept is not downloaded twice).")
     if "error" in facts:
         return Finding("PyTorch", WRONG, facts["error"], mend)
     text = f"{facts['version']}, CUDA {facts['cuda'] or '-'}"
@@ -204,10 +204,12 @@ def check_xformers(facts: dict[str, Any], choice: Choice) -> Finding:
     return Finding("xformers", FINE, f"{text} ({facts['error']})" if choice.cuda else text)
 
 
-def check_window(facts: dict[str, Any]) -> Finding:
+def check_window(facts: dict[str, Any], system: str) -> Finding:
     if "error" in facts:
-        libraries = say("On Debian and Ubuntu: sudo apt install libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1")
-        return Finding(say("Window (Qt)"), WRONG, facts["error"], libraries)
+        todo = say("Mend it with: setup --fresh (what pip has kept is not downloaded twice).")
+        if system == "Linux" and "lib" in facts["error"]:
+            todo = say("On Debian and Ubuntu: sudo apt install libegl1 libgl1 libxkbcommon0 libdbus-1-3 libfontconfig1")
+        return Finding(say("Window (Qt)"), WRONG, facts["error"], todo)
     return Finding(say("Window (Qt)"), FINE, facts["version"])
 
 

@@ -1,31 +1,33 @@
-"""From a batch to each sample's loss: noise, timestep, prediction, comparison. Everything random has its own key."""
+"""What one micro-step minimises: hide pictures in noise, let the model say which, compare."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from trainer.diffusion.loss import min_snr_weight, squared_error
-from trainer.diffusion.noise import Key, keyed_normal, keyed_timesteps, training_noise
+from trainer.diffusion.noise import Key, normal, sample_noise
 from trainer.diffusion.process import NUM_TIMESTEPS, Process
+from trainer.diffusion.timesteps import uniform_timesteps
+
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]  # noisy (B, C, h, w), timesteps (B,), cond (B, T, D)
+Encode = Callable[[Sequence[str]], Tensor]  # captions -> (B, T, D)
 
 
-class KeyedRef(Protocol):
-    """One showing of a picture; its key names it for everything drawn at random."""
-
+class Ref(Protocol):
     @property
     def key(self) -> Key: ...
 
 
-class LatentBatch(Protocol):
-    """What the objective needs of a micro-batch (`trainer.data.batches.Batch` is one)."""
+class Batch(Protocol):
+    """What the objective needs of `trainer.data.batches.Batch`."""
 
     @property
-    def refs(self) -> Sequence[KeyedRef]: ...
+    def refs(self) -> Sequence[Ref]: ...
     @property
     def mean(self) -> Tensor: ...
     @property
@@ -37,46 +39,46 @@ class LatentBatch(Protocol):
     def latents(self, eps: Tensor) -> Tensor: ...
 
 
-class Objective:
-    """Callable: a batch → weighted losses (B,) float32 on the device, ready to be summed.
+class Denoising:
+    """The weighted sum of the samples' losses. Every draw comes from a sample's own key, so it is the same in any batch.
 
     Args:
-        predict: (noisy (B, C, h, w), timesteps (B,), text states (B, T, D)) → prediction (B, C, h, w).
-        encode_text: captions → text states (B, T, D); used where a batch brings none.
-        process: noise levels and target, on `device`.
+        predict: the model.
+        encode: the text encoder, for batches without cached text states.
+        process: noise levels and parametrisation, on the device.
         seed: of the run.
-        dtype: that noisy latents and text states are given in.
-        precision: makes the context in which predictions are computed (autocast).
+        noise_offset, min_snr_gamma: 0 is off.
+        device: where the model is.
+        autocast: gives the precision's context.
     """
 
     def __init__(
         self,
-        predict: Callable[[Tensor, Tensor, Tensor], Tensor],
-        encode_text: Callable[[Sequence[str]], Tensor],
+        predict: Predict,
+        encode: Encode,
         process: Process,
         *,
         seed: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        precision: Callable[[], AbstractContextManager[object]],
         noise_offset: float = 0.0,
         min_snr_gamma: float = 0.0,
+        device: torch.device | str = "cpu",
+        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        self._predict, self._encode_text, self._process = predict, encode_text, process
-        self._seed, self._device, self._dtype, self._precision = seed, device, dtype, precision
-        self._noise_offset, self._min_snr_gamma = noise_offset, min_snr_gamma
+        self._predict, self._encode, self._process = predict, encode, process
+        self._seed, self._noise_offset, self._min_snr_gamma = seed, noise_offset, min_snr_gamma
+        self._device, self._autocast = device, autocast
 
-    def __call__(self, batch: LatentBatch) -> Tensor:
+    def __call__(self, batch: Batch) -> Tensor:
+        """Σ wᵢ·lᵢ over the batch, 0-dim float32."""
         keys = [ref.key for ref in batch.refs]
-        shape = batch.mean.shape[1:]
-        latents = batch.latents(keyed_normal(shape, self._seed, "latents", keys)).to(self._device)  # (B, C, h, w)
-        noise = training_noise(shape, self._seed, keys, self._noise_offset).to(self._device)
-        timesteps = keyed_timesteps(NUM_TIMESTEPS, self._seed, keys).to(self._device)
-        noisy = self._process.add(latents, noise, timesteps).to(self._dtype)
-        with self._precision():
-            cond = self._encode_text(batch.captions) if batch.cond is None else batch.cond
-            prediction = self._predict(noisy, timesteps, cond.to(self._device, self._dtype))
+        shape = batch.mean.shape[1:]  # (C, h, w)
+        latents = batch.latents(normal(self._seed, "latents", keys, shape)).to(self._device)
+        noise = sample_noise(self._seed, keys, shape, self._noise_offset).to(self._device)
+        timesteps = uniform_timesteps(self._seed, keys, NUM_TIMESTEPS).to(self._device)
+        noisy = self._process.add_noise(latents, noise, timesteps)
+        with self._autocast():
+            cond = self._encode(batch.captions) if batch.cond is None else batch.cond.to(self._device)
+            prediction = self._predict(noisy, timesteps, cond)
         losses = squared_error(prediction, self._process.target(latents, noise, timesteps))
-        if self._min_snr_gamma:
-            losses = losses * min_snr_weight(self._process.snr(timesteps), self._min_snr_gamma, self._process.prediction)
-        return losses * batch.weight.to(self._device)
+        weights = batch.weight.to(self._device) * min_snr_weight(self._process, timesteps, self._min_snr_gamma)
+        return (weights * losses).sum()

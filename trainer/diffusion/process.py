@@ -1,4 +1,7 @@
-"""The diffusion process of Stable Diffusion: how noisy a picture is at each timestep, and what the UNet must answer."""
+"""The diffusion process of Stable Diffusion: how noise is added, and what the model should say of it.
+
+x_t = √ᾱ_t · x_0 + √(1 - ᾱ_t) · ε (Ho et al. 2020, equation 4), with the "scaled linear" betas of SD 1.x.
+"""
 
 from __future__ import annotations
 
@@ -6,42 +9,36 @@ import torch
 from torch import Tensor
 
 NUM_TIMESTEPS = 1000
-BETA_START, BETA_END = 0.00085, 0.012  # "scaled linear": linear in the square root (CompVis' v1-inference.yaml)
+BETA_START, BETA_END = 0.00085, 0.012
 
 
 class Process:
-    """Noise levels of 1000 timesteps; √ᾱ(t) of the picture and √(1 − ᾱ(t)) of the noise remain at timestep t.
-
-    Args:
-        prediction: "epsilon" (the UNet answers the noise) or "v_prediction" (Salimans & Ho 2022).
-        device: where latents live.
-    """
+    """Noise levels of a model and its parametrisation, "epsilon" or "v_prediction"."""
 
     def __init__(self, prediction: str = "epsilon", device: torch.device | str = "cpu") -> None:
         if prediction not in ("epsilon", "v_prediction"):
             raise ValueError(f"unknown prediction {prediction!r}")
         self.prediction = prediction
         betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, NUM_TIMESTEPS, dtype=torch.float32) ** 2
-        alphas_cumprod = torch.cumprod(1.0 - betas, dim=0).to(device)
-        self.signal = alphas_cumprod.sqrt()  # (1000,)
-        self.noise = (1.0 - alphas_cumprod).sqrt()
-        self._snr = alphas_cumprod / (1.0 - alphas_cumprod)
+        self.alphas_cumprod = torch.cumprod(1 - betas, 0).to(device)  # ᾱ: (1000,) float32
 
-    def add(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Noisy latents (B, C, h, w) of latents and noise (B, C, h, w) at timesteps (B,)."""
-        return _at(self.signal, timesteps) * latents + _at(self.noise, timesteps) * noise
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Noisy latents (B, C, h, w)."""
+        signal, spread = self._factors(timesteps)
+        return signal * latents + spread * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the UNet should answer (B, C, h, w)."""
+        """What the model should answer (B, C, h, w): the noise, or v = √ᾱ · ε - √(1 - ᾱ) · x_0 (Salimans & Ho 2022)."""
         if self.prediction == "epsilon":
             return noise
-        return _at(self.signal, timesteps) * noise - _at(self.noise, timesteps) * latents
+        signal, spread = self._factors(timesteps)
+        return signal * noise - spread * latents
 
     def snr(self, timesteps: Tensor) -> Tensor:
-        """Signal-to-noise ratio ᾱ ÷ (1 − ᾱ) at timesteps (B,)."""
-        return self._snr[timesteps]
+        """Signal-to-noise ratio ᾱ ÷ (1 - ᾱ) of each timestep (B,)."""
+        level = self.alphas_cumprod[timesteps]
+        return level / (1 - level)
 
-
-def _at(table: Tensor, timesteps: Tensor) -> Tensor:
-    """(B, 1, 1, 1)"""
-    return table[timesteps].view(-1, 1, 1, 1)
+    def _factors(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        level = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        return level.sqrt(), (1 - level).sqrt()

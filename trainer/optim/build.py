@@ -1,130 +1,95 @@
-"""Makes the optimiser of a table row, and turns gradients into steps: rates, scaling, clipping, and what to keep of it."""
+"""Makes a row of the optimiser table real: the class by its path, its arguments read and checked, its groups of weights."""
 
 from __future__ import annotations
 
+import ast
+import difflib
 import importlib
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import BadInput, RunFailed
 from trainer.messages import say
-from trainer.optim.table import OPTIMIZERS
+from trainer.optim.table import OptimizerRow
 
 if TYPE_CHECKING:
     import torch
 
-SMALLEST_SCALE = 2.0**-14  # of the fp16 loss: below it every step would be skipped for good
+_WORDS = {"true": True, "false": False, "none": None, "yes": True, "no": False}
 
 
-def build_optimizer(name: str, groups: Sequence[dict[str, Any]], arguments: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """The optimiser of a row of the table over parameter groups ({"params", "lr", "name"}).
+def build_optimizer(
+    row: OptimizerRow, groups: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """The optimiser of `row` over `groups` ({"params", "lr", "name"} each), with free `arguments` over the row's own.
 
-    Raises BadInput if its library is missing, or refuses a value of `arguments`.
+    Raises:
+        BadInput: for an argument or a value that it does not take, or rates that it can not have.
+        RunFailed: if its library is missing or broken.
     """
-    row = OPTIMIZERS[name]
-    module_name, _, class_name = row.class_path.rpartition(".")
+    values = dict(row.arguments) | read_arguments(row, arguments)
+    made = [dict(group) for group in groups]
+    if row.own_rate and len({group["lr"] for group in made} - {0.0}) > 1:
+        rates = ", ".join(f"{group['name']} {group['lr']:g}" for group in made)
+        raise BadInput(
+            say("{optimizer} finds one rate for all parts, and these differ: {rates}.", optimizer=row.name, rates=rates),
+            say("Set the learning rate to 1 and leave the rates of UNet and text encoder empty."),
+        )
+    if sets_own_rate(row, values):
+        for group in made:
+            group["lr"] = None
+    else:
+        values["lr"] = max(group["lr"] for group in made) or 1.0  # a rate of 0 is legal in a group, not as the default
+    if row.class_path.startswith("torch."):
+        values["fused"] = True  # one kernel for all weights, on the CPU too
     try:
-        kind = getattr(importlib.import_module(module_name), class_name)
-    except ImportError as error:
-        what = say("{optimizer} is not installed ({reason}).", optimizer=name, reason=str(error))
-        raise BadInput(what, say("Run the launcher's doctor, or choose another optimiser.")) from error
-    values = {key: _plain(value) for key, value in {**row.arguments, **arguments}.items()}
-    relative = row.relative_rate and bool(values.get("relative_step"))
-    prepared = [{**group, "lr": None if relative else group["lr"]} for group in groups]
-    if class_name in ("AdamW", "SGD") and module_name == "torch.optim":
-        values.setdefault("fused", True)  # one kernel for all weights; a LoRA has hundreds of small ones
-    try:
-        optimizer: torch.optim.Optimizer = kind(prepared, lr=None if relative else groups[0]["lr"], **values)
+        return _class(row)(made, **values)
     except (TypeError, ValueError, AssertionError) as error:
-        what = say("{optimizer} refuses its arguments: {reason}.", optimizer=name, reason=str(error).rstrip("."))
-        raise BadInput(what, say("Mend optimizer.arguments.")) from error
-    return optimizer
+        reason = str(error) or "a value is out of range"
+        what = say("{optimizer} does not take these arguments ({reason}).", optimizer=row.name, reason=reason)
+        raise BadInput(what, say("Correct them under Optimiser, More arguments.")) from error
 
 
-def _plain(value: Any) -> Any:
-    """TOML's lists as the tuples that optimisers unpack."""
-    return tuple(value) if isinstance(value, list) else value
+def sets_own_rate(row: OptimizerRow, arguments: Mapping[str, Any]) -> bool:
+    """Whether it takes no learning rate at all: Adafactor with its relative step."""
+    return row.relative_rate and bool(arguments.get("relative_step", row.arguments["relative_step"]))
 
 
-class Updater:
-    """Backward passes in, steps out. `state_dict` holds all that a resumed run needs to go on bit for bit.
+def read_arguments(row: OptimizerRow, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Free arguments as Python values. Text is read as people write it: "0.1", "true", "0.9, 0.99", "(1e-30, 1e-3)".
 
-    Args:
-        optimizer: its groups carry the full rates.
-        multiplier: optimiser step (from 0) → factor on the rates.
-        max_grad_norm: clipping; 0 is off.
-        scaler: for fp16, else None.
+    Raises:
+        BadInput: for a name that the optimiser does not take.
     """
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        multiplier: Callable[[int], float],
-        max_grad_norm: float = 0.0,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> None:
-        self.optimizer, self.scaler = optimizer, scaler
-        self._multiplier, self._max_grad_norm = multiplier, max_grad_norm
-        self._rates = [group["lr"] for group in optimizer.param_groups]
-        self._parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
-
-    def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of a share of the step's loss."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-
-    def step(self, number: int) -> None:
-        """Apply the gathered gradients as optimiser step `number` (from 0) and forget them.
-
-        Raises RunFailed, with the weights as they were, if a gradient is not finite (fp16: too often).
-        """
-        import torch
-
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            if rate is not None:
-                group["lr"] = rate * self._multiplier(number)
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        limit = self._max_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, limit)
-        if self.scaler is None:
-            if not bool(norm.isfinite()):
-                raise not_finite(number + 1)
-            self.optimizer.step()
-        else:
-            self.scaler.step(self.optimizer)  # leaves the step out if a gradient is not finite
-            self.scaler.update()
-            if self.scaler.get_scale() < SMALLEST_SCALE:
-                raise not_finite(number + 1)
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def rates(self) -> dict[str, float]:
-        """The effective learning rate of each group by its name, after the last step."""
-        return {group["name"]: _effective_rate(self.optimizer, group) for group in self.optimizer.param_groups}
-
-    def state_dict(self) -> dict[str, Any]:
-        scaler = {} if self.scaler is None else self.scaler.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "scaler": scaler}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scaler is not None and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
+    for name in given:
+        if name not in row.arguments:
+            near = difflib.get_close_matches(name, row.arguments, 1)
+            todo = (
+                say("Did you mean {name}?", name=near[0])
+                if near
+                else say("It takes: {known}.", known=", ".join(row.arguments))
+            )
+            raise BadInput(say("{optimizer} has no argument {name}.", optimizer=row.name, name=name), todo)
+    return {name: _read(value) for name, value in given.items()}
 
 
-def not_finite(step: int) -> RunFailed:
-    """The error for a loss or gradient that is not a number."""
-    return RunFailed(
-        say("At step {step} the loss was no longer a number.", step=step),
-        say("What was saved before is whole. Lower the learning rate, or use bf16 or fp32 in place of fp16."),
-    )
+def _read(value: Any) -> Any:
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() in _WORDS:
+            return _WORDS[text.lower()]
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+    return tuple(_read(part) for part in value) if isinstance(value, list | tuple) else value
 
 
-def _effective_rate(optimizer: Any, group: dict[str, Any]) -> float:
-    """What a step multiplies with: Prodigy scales by its own estimate, Adafactor by its relative step."""
-    if "d" in group:
-        return float(group["d"] * group["lr"])
-    if group.get("relative_step") and hasattr(optimizer, "_get_lr"):
-        states = [optimizer.state[weight] for weight in group["params"] if optimizer.state.get(weight)]
-        return float(optimizer._get_lr(group, states[0])) if states else 0.0
-    return float(group["lr"] or 0.0)
+def _class(row: OptimizerRow) -> Any:
+    module, _, name = row.class_path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, OSError) as error:
+        what = say("The library of {optimizer} can not be loaded ({reason}).", optimizer=row.name, reason=str(error))
+        todo = say("Choose another optimiser, or run the doctor (gui.sh doctor, gui.bat doctor).")
+        raise RunFailed(what, todo) from error

@@ -47,7 +47,7 @@ OPTIMIZERS: dict[str, OptimizerRow] = {
             "Lion",
             "lion_pytorch.Lion",
             "One number of memory for each trained one. Wants a third to a tenth of AdamW's rate.",
-            {"betas": (0.9, 0.99), "weight_decay": 0.0, "cautious_factor": 1.0},
+            {"betas": (0.9, 0.99), "weight_decay": 0.0, "decoupled_weight_decay": False},
         ),
         OptimizerRow(
             "Adafactor",

@@ -51,6 +51,9 @@ SENTENCES = {
     "The window needs one; demo, train and test work without.": "窗口需要显示器；demo、train 和 test 不需要。",
     "On Debian and Ubuntu: sudo apt install libxcb-cursor0": "Debian 和 Ubuntu：sudo apt install libxcb-cursor0",
     "All that a training needs is here.": "训练所需的一切都已就绪。",
+    "Nothing here stops Athanor; what is marked [ !] is worth reading.": (
+        "没有会妨碍 Athanor 的问题；标有 [ !] 的内容值得一看。"
+    ),
     "What is marked [XX] has to be mended first.": "标有 [XX] 的问题需要先解决。",
     "Folder": "文件夹",
     "not made yet": "尚未创建",

@@ -50,8 +50,18 @@ def run_doctor(host: Host, root: Path, as_json: bool) -> int:
         host.tell(f"[{signs[finding.state]}] {finding.name}: {finding.text}")
         if finding.todo:
             host.tell(f"       -> {finding.todo}")
-    host.tell(say("All that a training needs is here.") if healthy else say("What is marked [XX] has to be mended first."))
+    host.tell(conclusion(findings))
     return 0 if healthy else 1
+
+
+def conclusion(findings: list[Finding]) -> str:
+    """The last line of the report."""
+    states = {finding.state for finding in findings}
+    if WRONG in states:
+        return say("What is marked [XX] has to be mended first.")
+    if DOUBTFUL in states:
+        return say("Nothing here stops Athanor; what is marked [ !] is worth reading.")
+    return say("All that a training needs is here.")
 
 
 def examine(host: Host, root: Path) -> Iterator[Finding]:

@@ -1,188 +1,281 @@
-"""All that survives a stop: snapshots to resume from, and the files that the user takes away."""
+"""All that survives a stop: the LoRA files under `checkpoints/`, and the snapshots under `state/` that a run goes on from.
+
+A snapshot of position n holds everything that step n + 1 depends on and that does not follow from the run file. Files
+due at a position are written before its snapshot, so whoever goes on from a snapshot has them all.
+"""
 
 from __future__ import annotations
 
+import errno
+import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import torch
 
 from trainer.errors import RunFailed
 from trainer.files import atomic_path, free_bytes
 from trainer.ipc import events
-from trainer.ipc.events import Event
+from trainer.loop import Reporter, not_finite
 from trainer.messages import say
 
-SNAPSHOTS_KEPT = 2
-SPARE_BYTES = 64 * 1024**2  # left free on the disk
+FORMAT = 1
+KEEP = 2  # snapshots: the newest, and one before it
+SPARE_BYTES = 16 * 1024 * 1024  # left free on the disk for journal and log
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class Kept(Protocol):
-    """Something with a state to keep."""
+class Stateful(Protocol):
+    """A part of the run with a state: what is trained, and the stepper."""
 
-    def state_dict(self) -> Mapping[str, Any]: ...
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A run between two steps: everything from which the next ones follow."""
-
-    step: int
-    epoch: int
-    weights: Mapping[str, Any]
-    updater: Mapping[str, Any]
-    prompts: tuple[Mapping[str, Any], ...]
-    num_threads: int
-    versions: Mapping[str, str] = field(default_factory=dict)
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: Any) -> None: ...
 
 
 @dataclass(frozen=True)
-class SaveRules:
-    """When files are written. Numbers of 0 are off; `keep_last` counts the periodic files, the final one stays."""
+class Saving:
+    """What is saved when. `epoch_ends[e]` is the position at which epoch e (from 0) is over; the last ends the run."""
 
     name: str
+    epoch_ends: Sequence[int]
     every_epochs: int = 0
     every_steps: int = 0
     keep_last: int = 0
-    snapshot_minutes: float = 10.0
-    total_steps: int = 0
+    snapshot_s: float = 600.0
+
+    @property
+    def total_steps(self) -> int:
+        return self.epoch_ends[-1]
+
+    def due(self, position: int) -> list[str]:
+        """The names (without ending) of the files that are due at a position before the end."""
+        names = []
+        if position in self.epoch_ends[:-1]:
+            epoch = self.epoch_ends.index(position) + 1
+            if self.every_epochs and epoch % self.every_epochs == 0:
+                names.append(f"{self.name}-{epoch:06d}")
+        if self.every_steps and 0 < position < self.total_steps and position % self.every_steps == 0:
+            names.append(self.step_name(position))
+        return names
+
+    def step_name(self, position: int) -> str:
+        return f"{self.name}-step{position:08d}"
+
+    def position_of(self, stem: str) -> int | None:
+        """The position that a file of this run was saved at; None for the final one and for files of others."""
+        found = re.fullmatch(re.escape(self.name) + r"-(?:step(\d{8})|(\d{6}))", stem)
+        if found is None:
+            return None
+        if found[1]:
+            return int(found[1])
+        epoch = int(found[2])
+        return self.epoch_ends[epoch - 1] if 0 < epoch <= len(self.epoch_ends) else None
 
 
-class Keeper:
-    """Writes snapshots into `state` and files into `checkpoints`, both inside the run folder.
+Export = Callable[[Path, int], None]  # writes the file of a position, atomically
+
+
+class Checkpoints:
+    """Writes files and snapshots of a run folder; see `trainer.loop.Checkpoints`.
 
     Args:
-        folder: of the run.
-        weights: the trained weights; updater: the optimiser and what belongs to it.
-        export: (path, step, epoch) writes the file that other programs load, atomically.
-        prompts: the preview prompts as they are now.
-        num_bytes: of one exported file, about.
+        folder: the run's.
+        saving: what is due when.
+        trained, stepper: whose state a snapshot holds.
+        export: writes one LoRA file.
+        notes: what else a snapshot keeps (prompts as they are, library versions, …), asked for at each.
+        reporter: told of each file when it is complete.
     """
 
     def __init__(
         self,
         folder: Path,
-        rules: SaveRules,
-        weights: Kept,
-        updater: Kept,
-        *,
-        export: Callable[[Path, int, int], None],
-        prompts: Callable[[], tuple[Mapping[str, Any], ...]],
-        report: Callable[[Event], None],
-        num_bytes: int = 0,
-        versions: Mapping[str, str] | None = None,
+        saving: Saving,
+        trained: Stateful,
+        stepper: Stateful,
+        export: Export,
+        notes: Callable[[], dict[str, Any]],
+        reporter: Reporter,
     ) -> None:
-        self.folder, self.rules = folder, rules
-        self._weights, self._updater = weights, updater
-        self._export, self._prompts, self._report = export, prompts, report
-        self._num_bytes, self._versions = num_bytes, dict(versions or {})
+        self._folder, self._saving, self._export, self._notes, self._reporter = folder, saving, export, notes, reporter
+        self._parts = {"trained": trained, "stepper": stepper}
         self._last_snapshot = time.monotonic()
+        self._snapshot_position = -1
 
-    def after(self, step: int, epoch: int, ends_epoch: bool) -> None:
-        """Save as the rules say when `step` steps are done; nothing at the last step, which `finish` saves."""
-        rules = self.rules
-        if step >= rules.total_steps:
+    def after(self, position: int) -> None:
+        names = self._saving.due(position)
+        for name in names:
+            self._write(name, position, "checkpoint")
+        if names:
+            self._forget_old_files()
+        if position == self._saving.total_steps:
+            self.finish()
+        elif names or time.monotonic() - self._last_snapshot >= self._saving.snapshot_s:
+            self.snapshot(position)
+
+    def save(self, position: int) -> str:
+        name = self._saving.step_name(position)
+        if not (self._snapshot_position == position and self._file(name).exists()):
+            self._write(name, position, "checkpoint")
+            self.snapshot(position)
+        return self._relative(self._file(name))
+
+    def finish(self) -> str:
+        position, name = self._saving.total_steps, self._saving.name
+        if not (self._snapshot_position == position and self._file(name).exists()):
+            self._write(name, position, "final")
+            self.snapshot(position)
+        return self._relative(self._file(name))
+
+    def snapshot(self, position: int) -> None:
+        """Write the state after `position` steps, then let the oldest snapshots go.
+
+        Raises RunFailed if weights are not numbers any more or the disk is full; older snapshots then stay.
+        """
+        if self._snapshot_position == position:
             return
-        by_epoch = ends_epoch and rules.every_epochs and epoch % rules.every_epochs == 0
-        by_step = rules.every_steps and step % rules.every_steps == 0
-        if by_epoch:
-            self._checkpoint(f"{rules.name}-{epoch:06d}", step, epoch)
-        if by_step:
-            self._checkpoint(f"{rules.name}-step{step:08d}", step, epoch)
-        if by_epoch or by_step or time.monotonic() - self._last_snapshot >= rules.snapshot_minutes * 60:
-            self.snapshot(step, epoch)
-
-    def save(self, step: int, epoch: int) -> str:
-        """Save and snapshot now; returns the file, relative to the run folder."""
-        file = self._checkpoint(f"{self.rules.name}-step{step:08d}", step, epoch)
-        self.snapshot(step, epoch)
-        return file
-
-    def finish(self, step: int, epoch: int) -> str:
-        """Write the final file and a snapshot to go on from; returns the file, relative to the run folder."""
-        file = self._write(self.rules.name, "final", step, epoch)
-        self.snapshot(step, epoch)
-        return file
-
-    def snapshot(self, step: int, epoch: int) -> None:
-        """Write a snapshot and drop all but the newest two. Raises RunFailed if the disk has no room for it."""
-        self._report(events.Stage("saving"))
-        path = self.folder / "state" / f"step{step:08d}.pt"
-        state = {
-            "step": step,
-            "epoch": epoch,
-            "weights": dict(self._weights.state_dict()),
-            "updater": dict(self._updater.state_dict()),
-            "prompts": [dict(prompt) for prompt in self._prompts()],
-            "num_threads": torch.get_num_threads(),
-            "versions": self._versions,
-        }
-        self._need_room(4 * self._num_bytes)
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
-        for old in snapshots(self.folder)[SNAPSHOTS_KEPT:]:
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
+        if not all(bool(torch.isfinite(weight).all()) for weight in state["trained"].values()):
+            raise not_finite(position)
+        target = self._folder / "state" / f"snapshot-{position:08d}.pt"
+        with disk_sentence(target):
+            self._need_room(num_bytes(state))
+            with atomic_path(target) as temporary:
+                write_snapshot(temporary, {"format": FORMAT, "position": position, "notes": self._notes(), **state})
+        self._last_snapshot, self._snapshot_position = time.monotonic(), position
+        for old in snapshots(self._folder, up_to=position)[KEEP:]:
             old.unlink(missing_ok=True)
-        self._last_snapshot = time.monotonic()
-        self._report(events.Saved("state", step, epoch, path.relative_to(self.folder).as_posix(), path.stat().st_size))
-        self._report(events.Stage("training"))
+        self._report("state", target, position)
 
-    def _checkpoint(self, stem: str, step: int, epoch: int) -> str:
-        """A periodic file; older ones beyond `keep_last` go."""
-        file = self._write(stem, "checkpoint", step, epoch)
-        if self.rules.keep_last:
-            for old in self._periodic()[: -self.rules.keep_last]:
-                old.unlink(missing_ok=True)
-        return file
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take a snapshot's state into the parts.
 
-    def _periodic(self) -> list[Path]:
-        """The run's periodic files, oldest first."""
-        files = (self.folder / "checkpoints").glob("*.safetensors")
-        return sorted((f for f in files if f.stem != self.rules.name), key=lambda file: file.stat().st_mtime_ns)
-
-    def _write(self, stem: str, what: str, step: int, epoch: int) -> str:
-        self._report(events.Stage("saving"))
-        path = self.folder / "checkpoints" / f"{stem}.safetensors"
-        self._need_room(self._num_bytes)
-        self._export(path, step, epoch)
-        file = path.relative_to(self.folder).as_posix()
-        self._report(events.Saved(what, step, epoch, file, path.stat().st_size))
-        self._report(events.Stage("training"))
-        return file
-
-    def _need_room(self, num_bytes: int) -> None:
-        free = free_bytes(self.folder)
-        if free < num_bytes + SPARE_BYTES:
+        Raises RunFailed if it does not fit: the run file has been changed since.
+        """
+        try:
+            for name, part in self._parts.items():
+                part.load_state_dict(state[name])
+        except (ValueError, KeyError, RuntimeError) as error:
             raise RunFailed(
-                say(
-                    "The disk is full: {free} MB are free at {folder}, {need} MB are needed.",
-                    free=free // 10**6,
-                    folder=str(self.folder),
-                    need=(num_bytes + SPARE_BYTES) // 10**6,
-                ),
-                say("Make room, then resume the run; everything saved before is whole."),
-            )
+                say("The snapshot does not fit this run ({reason}).", reason=str(error)),
+                say("The network or the optimiser in run.toml was changed: undo that, or start a new run."),
+            ) from error
+        self._snapshot_position = state["position"]
+        for later in set(snapshots(self._folder)) - set(snapshots(self._folder, up_to=state["position"])):
+            later.unlink(missing_ok=True)  # could not be read: the one we go on from is the newest good one
+
+    def _write(self, name: str, position: int, what: str) -> None:
+        target = self._file(name)
+        with disk_sentence(target):
+            self._need_room(num_bytes(self._parts["trained"].state_dict()))
+            self._export(target, position)
+        self._report(what, target, position)
+
+    def _report(self, what: str, target: Path, position: int) -> None:
+        epoch = 1 + sum(end < position for end in self._saving.epoch_ends) if position else 0
+        size = target.stat().st_size
+        self._reporter.report(events.Saved(what, position, epoch, self._relative(target), size))
+
+    def _forget_old_files(self) -> None:
+        if not self._saving.keep_last:
+            return
+        files = (self._folder / "checkpoints").glob("*.safetensors")
+        ours = [(at, file) for file in files if (at := self._saving.position_of(file.stem)) is not None]
+        for _, file in sorted(ours)[: -self._saving.keep_last]:
+            file.unlink(missing_ok=True)
+
+    def _need_room(self, needed: int) -> None:
+        if free_bytes(self._folder) < needed + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, "not enough room on the disk")
+
+    def _file(self, name: str) -> Path:
+        return self._folder / "checkpoints" / f"{name}.safetensors"
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
 
 
-def snapshots(folder: Path) -> list[Path]:
-    """The snapshots of a run, newest first."""
-    return sorted((folder / "state").glob("step*.pt"), reverse=True)
+def snapshots(folder: Path, up_to: int | None = None) -> list[Path]:
+    """The snapshots of a run folder, newest position first; `up_to` leaves out later ones."""
+    found = sorted((folder / "state").glob("snapshot-*.pt"), reverse=True)
+    return [path for path in found if up_to is None or path.stem <= f"snapshot-{up_to:08d}"]
 
 
-def load_snapshot(folder: Path, warn: Callable[[Event], None]) -> Snapshot | None:
-    """The newest whole snapshot of a run, or None if it has none; a damaged one is passed over with a warning.
-
-    Nothing in the file is executed (`weights_only`).
-    """
+def read_snapshot(folder: Path, warn: Callable[[events.Warning_], None]) -> dict[str, Any] | None:
+    """The newest snapshot that can be read, on the CPU; None if there is none. Says which ones could not be."""
     for path in snapshots(folder):
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            return Snapshot(**{**state, "prompts": tuple(state["prompts"])})
-        except (OSError, RuntimeError, UnpicklingError, KeyError, TypeError, EOFError) as error:
-            what = say("The snapshot {file} is damaged ({reason}); an older one is used.", file=path.name, reason=str(error))
-            warn(events.Warning_(what))
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if state.get("format") != FORMAT:
+                raise RuntimeError(f"format {state.get('format')}")
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+            what = say("{file} can not be read ({reason}).", file=path.name, reason=str(error))
+            warn(events.Warning_(what, say("The snapshot before it is used.")))
+            continue
+        return state
     return None
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed worker left half written. Only for whoever holds the folder."""
+    for part in ("state", "checkpoints", "samples"):
+        for path in (folder / part).glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def write_snapshot(path: Path, state: Mapping[str, Any]) -> None:
+    """torch.save, with the disk's own error where torch hides it. Raises OSError."""
+    with path.open("wb") as handle:
+        honest = _HonestFile(handle)
+        try:
+            torch.save(dict(state), honest)
+        except RuntimeError as error:
+            if honest.error is not None:
+                raise honest.error from error
+            raise
+
+
+class _HonestFile:
+    """A file for torch.save that remembers why a write failed: torch's archive writer makes a RuntimeError of it."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._handle.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._handle.flush()
+
+
+def num_bytes(state: Any) -> int:
+    """Bytes of all tensors in nested dictionaries and lists."""
+    if isinstance(state, torch.Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(num_bytes(value) for value in state.values())
+    return sum(num_bytes(value) for value in state) if isinstance(state, list | tuple) else 0
+
+
+@contextmanager
+def disk_sentence(target: Path) -> Iterator[None]:
+    """Turn a full disk into a sentence. Writes are atomic: what was there before stays whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        free = round(free_bytes(target.parent) / 1e6)
+        raise RunFailed(
+            say("The disk is full: {file} could not be saved ({megabytes} MB free).", file=str(target), megabytes=free),
+            say("Make room, then resume the run; every file and snapshot saved before is whole."),
+        ) from error

@@ -1,200 +1,203 @@
-"""The training loop. It knows no model family, no method and no option: `trainer.build` hands it parts that do."""
+"""Training, on one screen: take the steps of the plan, obey, draw, save, end.
+
+The loop knows no model, no method and no option. `Parts` are what it turns; `trainer.build` makes them from a run file.
+"""
 
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from trainer.diffusion.noise import keyed_seed
+from trainer.diffusion.noise import seed_libraries
+from trainer.errors import RunFailed
 from trainer.ipc import events
-from trainer.ipc.events import Command, Event
-from trainer.optim.build import not_finite
-
-PAUSE_POLL_S = 0.05
-
-
-class Desk(Protocol):
-    """Where the run reports and is told what to do (`trainer.ipc.station.Station` is one)."""
-
-    def report(self, event: Event, picture: bytes = b"") -> None: ...
-    def poll(self) -> list[Command]: ...
+from trainer.messages import Message, say
+from trainer.optim.stepper import NotFinite
+from trainer.orders import Ending, Orders
 
 
-class Batch(Protocol):
-    """A micro-batch; only the objective looks inside."""
+class Reporter(Protocol):
+    """Where the run tells its story; `trainer.ipc.station.Station` is one. Called from the training thread."""
+
+    def report(self, event: events.Event, picture: bytes = b"") -> None: ...
 
 
 class Step(Protocol):
-    """One optimiser step's micro-batches; number and epoch count from 0."""
+    """One optimiser step's micro-batches; `number` and `epoch` count from 0."""
 
     @property
     def number(self) -> int: ...
     @property
     def epoch(self) -> int: ...
     @property
-    def batches(self) -> Sequence[Batch]: ...
+    def batches(self) -> Sequence[Any]: ...
     @property
     def num_samples(self) -> int: ...
-    @property
-    def ends_epoch(self) -> bool: ...
 
 
-class Updater(Protocol):
-    """Gradients in, optimiser steps out."""
+class Stepper(Protocol):
+    """Gathers gradients and changes weights; raises NotFinite instead of harming them."""
 
-    def backward(self, loss: torch.Tensor) -> None: ...
+    def backward(self, loss: Tensor) -> None: ...
     def step(self, number: int) -> None: ...
-    def rates(self) -> dict[str, float]: ...
+    def rates(self) -> tuple[float, ...]: ...
 
 
-class Keeper(Protocol):
-    """What survives the process. Each call reports what it wrote."""
+class Checkpoints(Protocol):
+    """All that survives a stop. `position` is how many steps are done."""
 
-    def after(self, step: int, epoch: int, ends_epoch: bool) -> None:
-        """Save and snapshot as the run file says, when `step` steps are done."""
+    def after(self, position: int) -> None:
+        """Save what is due after that many steps, and a snapshot when its time has come."""
         ...
 
-    def save(self, step: int, epoch: int) -> str:
-        """Save and snapshot now; returns the file, relative to the run folder."""
+    def save(self, position: int) -> str:
+        """Save now, with a snapshot; returns the file, relative to the run folder."""
         ...
 
-    def finish(self, step: int, epoch: int) -> str:
-        """Write the final file, and a snapshot to go on from; returns the file as `save` does."""
+    def finish(self) -> str:
+        """Write the final file; returns it, relative to the run folder."""
         ...
 
 
 class Previews(Protocol):
-    """Pictures while training. `should_stop` is asked now and then, so that a stop need not wait for them."""
+    """Pictures on the way. Drawing changes nothing that training sees; `look` is called often and may raise Ending."""
 
-    def start(self, should_stop: Callable[[], bool]) -> None: ...
-    def after(self, step: int, epoch: int, ends_epoch: bool, should_stop: Callable[[], bool]) -> None: ...
-    def draw(self, step: int, should_stop: Callable[[], bool]) -> None: ...
-    def finish(self, step: int, should_stop: Callable[[], bool]) -> None: ...
-    def replace(self, command: Command) -> None: ...
+    def after(self, position: int, look: Callable[[], None]) -> None: ...
+    def draw(self, position: int, look: Callable[[], None]) -> None: ...
+    def replace(self, prompts: Sequence[dict[str, Any]]) -> None: ...
 
 
 @dataclass
 class Parts:
-    """All that a run is made of. `done` optimiser steps are behind it already (a resumed run)."""
+    """What the loop turns."""
 
-    steps: Callable[[int], Iterator[Step]]  # from the step of that number on
-    objective: Callable[[Batch], torch.Tensor]  # weighted losses (B,)
-    updater: Updater
-    keeper: Keeper
-    previews: Previews
+    seed: int
+    start: int  # steps already done
+    total_steps: int
+    steps: Callable[[int], Iterator[Step]]  # from that number on; closing the iterator ends its reader
+    loss: Callable[[Any], Tensor]  # a micro-batch -> Σ wᵢ·lᵢ, 0-dim
+    stepper: Stepper
     after_step: Callable[[], object]  # what the method does to its weights
     memory: Callable[[], int]  # bytes in use
-    seed: int
-    done: int = 0
+    checkpoints: Checkpoints
+    previews: Previews
+    memory_advice: Message  # what to lower when it runs out
 
 
-def train(parts: Parts, desk: Desk) -> events.Done:
-    """Train to the end, or until told to stop; returns how it ended, and leaves reporting that to the caller.
+def train(parts: Parts, reporter: Reporter, orders: Orders) -> events.Done:
+    """Train to the end of the plan, or until told to stop, and say how it ended.
 
-    Raises RunFailed if the loss is no longer a number, and whatever a part raises; what was saved before stays whole.
+    Raises RunFailed with a sentence when memory or the numbers give out; what was saved before is whole.
     """
-    began = time.monotonic()
-    run = _Commanded(parts, desk)
-    if parts.done == 0:
-        parts.previews.start(run.should_end)
-    desk.report(events.Stage("training"))
-    for step in parts.steps(parts.done):
-        if run.obey() is not None:
-            break
-        started = time.monotonic()
-        loss = train_step(parts, step)
-        run.done, run.epoch = step.number + 1, step.epoch + 1
-        rates = tuple(parts.updater.rates().values())
-        seconds = round(time.monotonic() - started, 4)
-        desk.report(events.Step(run.done, run.epoch, loss, rates, seconds, parts.memory()))
-        parts.keeper.after(run.done, run.epoch, step.ends_epoch)
-        parts.previews.after(run.done, run.epoch, step.ends_epoch, run.should_end)
-    return run.end(time.monotonic() - began)
+    began, position = time.monotonic(), parts.start
+    with memory_sentence(parts.memory_advice), _closing(parts.steps(position)) as steps:
+        try:
+            parts.previews.after(position, orders.leave_if_ending)
+            reporter.report(events.Stage("training"))
+            while position < parts.total_steps and not _obey(parts, reporter, orders, position):
+                step_began, step = time.monotonic(), next(steps)
+                loss = take_step(parts, step, orders)
+                position = step.number + 1
+                seconds = time.monotonic() - step_began
+                rates, memory = parts.stepper.rates(), parts.memory()
+                reporter.report(events.Step(position, step.epoch + 1, loss, rates, seconds, memory))
+                parts.checkpoints.after(position)
+                parts.previews.after(position, orders.leave_if_ending)
+        except Ending:
+            pass  # out of a picture or a step that was not finished; position says what is done
+        if orders.abort:
+            outcome, file = "aborted", ""
+        elif position < parts.total_steps:
+            outcome, file = "stopped", parts.checkpoints.save(position)
+        else:
+            outcome, file = "finished", parts.checkpoints.finish()
+    return events.Done(position, outcome, file, time.monotonic() - began)
 
 
-def train_step(parts: Parts, step: Step) -> float:
-    """One optimiser step: Σ wᵢ·lᵢ ÷ N over all of its samples, whatever the accumulation. Returns that loss.
+def take_step(parts: Parts, step: Step, orders: Orders) -> float:
+    """One optimiser step: Σ wᵢ·lᵢ ÷ N over all its samples, accumulation included. Returns that loss.
 
-    Library randomness (dropout, 8-bit rounding) is seeded by the micro-step, so it does not depend on the past.
+    Raises RunFailed if it is not a number (the weights are then as before), Ending if the user aborts meanwhile.
     """
     total = 0.0
     for number, batch in enumerate(step.batches):
-        _seed_libraries(parts.seed, step.number, number)
-        loss = parts.objective(batch).sum() / step.num_samples
-        parts.updater.backward(loss)
-        total += loss.item()
-    if not math.isfinite(total):
-        raise not_finite(step.number + 1)
-    parts.updater.step(step.number)
+        orders.leave_if_aborting()
+        seed_libraries(parts.seed, step.number, number)
+        loss = parts.loss(batch) / step.num_samples
+        value = loss.item()
+        if not math.isfinite(value):
+            raise not_finite(step.number + 1)
+        parts.stepper.backward(loss)
+        total += value
+    try:
+        parts.stepper.step(step.number)
+    except NotFinite as error:
+        raise not_finite(step.number + 1) from error
     parts.after_step()
     return total
 
 
-def _seed_libraries(seed: int, step: int, micro_step: int) -> None:
-    key = keyed_seed(seed, "libraries", step, micro_step)
-    torch.manual_seed(key)  # the CPU's and every card's
-    random.seed(key)
+def _obey(parts: Parts, reporter: Reporter, orders: Orders, position: int) -> bool:
+    """Do what was asked between two steps, and stay in it while paused. True when the run is to end."""
+    was_paused = False
+    while True:
+        orders.look()
+        if orders.paused != was_paused:
+            was_paused = orders.paused
+            reporter.report(events.Paused(was_paused, position))
+        if orders.ending:
+            return True
+        if (prompts := orders.take_prompts()) is not None:
+            parts.previews.replace(prompts)
+        if orders.take_save():
+            parts.checkpoints.save(position)
+        if orders.take_sample():
+            parts.previews.draw(position, orders.leave_if_ending)
+        if not orders.paused:
+            return False
+        orders.wait()
 
 
-class _Commanded:
-    """What the run has been told, and how it ends."""
+@contextmanager
+def _closing(steps: Iterator[Step]) -> Iterator[Iterator[Step]]:
+    """End the reader ahead of the steps in any case."""
+    try:
+        yield steps
+    finally:
+        close = getattr(steps, "close", None)
+        if close is not None:
+            close()
 
-    def __init__(self, parts: Parts, desk: Desk) -> None:
-        self.parts, self.desk = parts, desk
-        self.done, self.epoch = parts.done, 0
-        self._waiting: list[Command] = []
 
-    def should_end(self) -> bool:
-        """Whether a stop or abort is waiting; the command stays for `obey`."""
-        self._waiting += self.desk.poll()
-        return self._ending() is not None
+@contextmanager
+def memory_sentence(advice: Message) -> Iterator[None]:
+    """Turn running out of memory, of the card or the computer, into a sentence with `advice`."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunFailed(say("There is not enough memory for this run."), advice) from error
 
-    def _ending(self) -> str | None:
-        names = [command.name for command in self._waiting if command.name in ("stop", "abort")]
-        return "abort" if "abort" in names else names[0] if names else None
 
-    def obey(self) -> str | None:
-        """Do what was asked since the last step; stays here while paused. Returns "stop" or "abort" when told to end."""
-        paused = False
-        while not self.should_end():
-            waiting, self._waiting = self._waiting, []
-            for command in waiting:
-                paused = self._do(command, paused)
-            if not paused:
-                return None
-            time.sleep(PAUSE_POLL_S)
-        return self._ending()
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is about memory; torch's CPU allocator has no class of its own for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
-    def _do(self, command: Command, paused: bool) -> bool:
-        """Obey one command; returns whether the run is paused after it."""
-        match command.name:
-            case "pause" | "resume":
-                wanted = command.name == "pause"
-                if wanted != paused:
-                    self.desk.report(events.Paused(wanted, self.done))
-                return wanted
-            case "save" if self.done:
-                self.parts.keeper.save(self.done, self.epoch)
-            case "sample":
-                self.parts.previews.draw(self.done, self.should_end)
-            case "prompts":
-                self.parts.previews.replace(command)
-        return paused
 
-    def end(self, seconds: float) -> events.Done:
-        """Save as the way of ending wants it."""
-        ending = self._ending()
-        if ending == "abort":
-            return events.Done(self.done, "aborted", "", round(seconds, 3))
-        if ending == "stop":
-            file = self.parts.keeper.save(self.done, self.epoch) if self.done else ""
-            return events.Done(self.done, "stopped", file, round(seconds, 3))
-        file = self.parts.keeper.finish(self.done, self.epoch)
-        self.parts.previews.finish(self.done, self.should_end)
-        return events.Done(self.done, "finished", file, round(seconds, 3))
+def not_finite(step: int) -> RunFailed:
+    """The sentence for a loss that is not a number any more."""
+    return RunFailed(
+        say("The loss is no longer a number at step {step}; the training has come apart.", step=step),
+        say("Lower the learning rate, or use bf16 or fp32 instead of fp16. The last snapshot and the saved files are good."),
+    )

@@ -80,3 +80,34 @@ def save_tiny_folder(folder: Path, seed: int = 0) -> Path:
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
     return folder
+
+
+def full_size_sd1() -> Components:
+    """A random model of SD 1.5's real sizes (4.3 GB in float32), of plausible deviations so that it computes sanely."""
+    clip, clip_config = libraries.clip_classes()
+    with torch.device("meta"):
+        unet = libraries.unet_class()(cross_attention_dim=768)
+        vae = libraries.vae_class()(
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+        )
+        text = clip(clip_config(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12))
+    block = torch.rand(1 << 20, generator=torch.Generator().manual_seed(0))
+    for module in (unet, vae, text):
+        module.to_empty(device="cpu")
+        for weight in module.parameters():
+            _fill(weight, block)
+        module.requires_grad_(False).eval()
+    return Components(unet, vae, text)
+
+
+@torch.no_grad()
+def _fill(weight: torch.Tensor, block: torch.Tensor) -> None:
+    """Vectors (biases, norms) in [0, 1), matrices with the deviation of a fresh layer; `block` over and over, for speed."""
+    for piece in weight.view(-1).split(block.numel()):
+        piece.copy_(block[: piece.numel()])
+    if weight.dim() > 1:
+        bound = (3 / weight[0].numel()) ** 0.5
+        weight.sub_(0.5).mul_(2 * bound)

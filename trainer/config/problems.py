@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +14,8 @@ from trainer.config.rules import broken_rules
 from trainer.config.run import RunFile, sections
 from trainer.errors import Problem
 from trainer.messages import Message, say
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 def check_values(values: Mapping[str, Any]) -> tuple[RunFile | None, tuple[Problem, ...]]:

@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow, not wrong: no deadline for an example, and no complaint that examples come slowly.
+settings.register_profile("athanor", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("athanor")
 
 AWKWARD_NAME = "测试 空格(1) 🐱"
 

@@ -77,6 +77,7 @@ class History:
     failed: events.Failed | None = None
     done: events.Done | None = None
     last_number: int = 0
+    last_sample_number: int = 0  # of the newest picture's event: a change means that there are new pictures
     _rows: Floats = field(default_factory=lambda: np.empty((1024, WIDTH)))
     _num_rows: int = 0
     _pace_from: int = 0  # row where the pace begins: after a pause or a resume
@@ -183,8 +184,10 @@ class History:
                 self.epochs = plan.epochs
             case events.Stage() as stage:
                 self.stage = stage
+                self.failed = self.done = None  # a worker is at it again
             case Sample() as sample:
                 self.samples[sample.step, sample.index] = sample
+                self.last_sample_number = record.number
                 self._numbers[record.number] = sample.file
             case Saved() as saved:
                 self.saves[saved.file] = saved

@@ -60,6 +60,7 @@ class Run(QObject):
         self.is_read = False  # the journal has been read to its end once
         self.is_starting = False  # a worker was started and has not been seen yet
         self.stopping = ""  # "stop" or "abort" after asking for it
+        self.prompts: tuple[dict[str, Any], ...] | None = None  # the list last sent; None: the run file's
         self._name = folder.path.name
         self._worker_pid = 0
         self._waiting = QTimer(self, interval=500)
@@ -124,6 +125,11 @@ class Run(QObject):
             pipe.send(self.folder, command)
 
         work.run(self, send, lambda _: None, lambda _: self._not_sent(name))
+
+    def set_prompts(self, prompts: tuple[dict[str, Any], ...]) -> None:
+        """Give the worker a new list of preview prompts."""
+        self.prompts = prompts
+        self.command("prompts", prompts)
 
     def stop(self) -> None:
         """Save and end."""

@@ -34,7 +34,7 @@ class Station:
             OSError: if the folder can not be written.
         """
         self.folder = folder
-        self._listeners = tuple(listeners)
+        self._listeners = list(listeners)
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._reporting = threading.Lock()
         self._last_progress = 0.0
@@ -49,6 +49,10 @@ class Station:
     @property
     def status(self) -> Status:
         return self._status
+
+    def add_listener(self, listener: Listener) -> None:
+        """One more that gets every event from now on."""
+        self._listeners.append(listener)
 
     def report(self, event: Event, picture: bytes = b"") -> None:
         """Write an event down and tell everyone. `picture`: a thumbnail (JPEG or PNG) for windows, of a sample."""

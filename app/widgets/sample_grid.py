@@ -1,0 +1,191 @@
+"""The grid of previews: a row for each prompt, a column for each step, painted as far as it is in view."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QEvent, QRect, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QFocusEvent, QHelpEvent, QImage, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
+from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
+
+from app import theme
+from app.i18n import tr
+from app.journal import History
+from app.widgets.picture_view import fitted
+from app.widgets.thumbnails import shared
+from trainer.ipc.events import Sample
+from trainer.ipc.runfolder import RunFolder
+
+GAP = 6
+CELL_SIZES = (72, 96, 128, 192, 256)
+
+
+class SampleGrid(QWidget):
+    """See the module. Put it in a scroll area; arrows move, Enter opens.
+
+    Signals:
+        chosen(step, index): a picture was clicked, or opened with Enter.
+    """
+
+    chosen = Signal(int, int)
+
+    def __init__(self, cell: int = 128) -> None:
+        super().__init__()
+        self._folder: RunFolder | None = None
+        self._history = History()
+        self._cell = cell
+        self._steps: list[int] = []
+        self._indices: list[int] = []
+        self._focus = (0, 0)  # column, row
+        self._live: dict[str, QImage] = {}
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setMouseTracking(True)
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.setAccessibleName(tr("Pictures by prompt and step"))
+        self._repaint = QTimer(self, singleShot=True, interval=50)
+        self._repaint.timeout.connect(self.update)
+
+    def show_history(self, folder: RunFolder, history: History, steps: list[int] | None = None) -> None:
+        """Show the pictures of a run: those of `steps`, or all."""
+        self._folder, self._history = folder, history
+        self._steps = history.sample_steps if steps is None else steps
+        self._indices = history.sample_indices
+        self.setFixedSize(self.sizeHint())
+        self.update()
+
+    def set_cell(self, cell: int) -> None:
+        """The side of a picture, in design pixels."""
+        self._cell = cell
+        self.setFixedSize(self.sizeHint())
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        side = theme.px(self._cell + GAP)
+        return QSize(max(1, side * len(self._steps)), max(1, self._header() + (side + self._words()) * len(self._indices)))
+
+    def cell_rect(self, column: int, line: int) -> QRect:
+        """Where a picture lies."""
+        side, gap = theme.px(self._cell), theme.px(GAP)
+        top = self._header() + line * (side + gap + self._words()) + self._words()
+        return QRect(column * (side + gap), top, side, side)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
+        painter.setFont(theme.font("small"))
+        seen = event.rect()
+        self._draw_words(painter, seen)
+        for column in range(len(self._steps)):
+            for line in range(len(self._indices)):
+                place = self.cell_rect(column, line)
+                if place.intersects(seen):
+                    self._draw_cell(painter, place, column, line)
+
+    def _draw_words(self, painter: QPainter, seen: QRect) -> None:
+        """The steps above the columns, and each prompt above its row, where it can be seen."""
+        painter.setPen(theme.qcolour("muted"))
+        side = theme.px(self._cell)
+        for column, step in enumerate(self._steps):
+            place = QRect(self.cell_rect(column, 0).left(), 0, side, self._header())
+            painter.drawText(place, int(Qt.AlignmentFlag.AlignCenter), step_words(step))
+        visible = self.visibleRegion().boundingRect()
+        for line, index in enumerate(self._indices):
+            sample = next((found for step in self._steps if (found := self._history.samples.get((step, index)))), None)
+            if sample is not None:
+                top = self.cell_rect(0, line).top() - self._words()
+                width = max(1, visible.width() - theme.px(8))
+                text = painter.fontMetrics().elidedText(sample.prompt, Qt.TextElideMode.ElideRight, width)
+                place = QRect(visible.left(), top, width, self._words())
+                painter.drawText(place, int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), text)
+
+    def _draw_cell(self, painter: QPainter, place: QRect, column: int, line: int) -> None:
+        sample = self._sample(column, line)
+        image = self._image(sample) if sample is not None else None
+        if image is None or image.isNull():
+            painter.fillRect(place, theme.qcolour("raised"))
+        else:
+            painter.drawImage(fitted(image.size(), place), image)
+        if self.hasFocus() and (column, line) == self._focus:
+            painter.setPen(theme.qcolour("accent"))
+            painter.drawRect(place.adjusted(0, 0, -1, -1))
+            painter.drawRect(place.adjusted(1, 1, -2, -2))
+
+    def _image(self, sample: Sample) -> QImage | None:
+        """The picture: live from the worker until the file is read."""
+        assert self._folder is not None
+        image = shared().get(self._folder.path / sample.file, theme.px(self._cell), self._repaint.start)
+        if image is not None and not image.isNull():
+            return image
+        data = self._history.thumbnails.get(sample.file)
+        if data and sample.file not in self._live:
+            self._live[sample.file] = QImage.fromData(data)
+        return self._live.get(sample.file)
+
+    def _sample(self, column: int, line: int) -> Sample | None:
+        if 0 <= column < len(self._steps) and 0 <= line < len(self._indices):
+            return self._history.samples.get((self._steps[column], self._indices[line]))
+        return None
+
+    def _at(self, x: int, y: int) -> tuple[int, int] | None:
+        column = x // max(1, theme.px(self._cell + GAP))
+        for line in range(len(self._indices)):
+            if self.cell_rect(column, line).contains(x, y) and self._sample(column, line) is not None:
+                return column, line
+        return None
+
+    def _open(self, place: tuple[int, int]) -> None:
+        if self._sample(*place) is not None:
+            self.chosen.emit(self._steps[place[0]], self._indices[place[1]])
+
+    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
+        place = self._at(event.position().toPoint().x(), event.position().toPoint().y())
+        if event.button() == Qt.MouseButton.LeftButton and place is not None:
+            self._focus = place
+            self._open(place)
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        is_over = self._at(event.position().toPoint().x(), event.position().toPoint().y()) is not None
+        self.setCursor(Qt.CursorShape.PointingHandCursor if is_over else Qt.CursorShape.ArrowCursor)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        moves = {
+            Qt.Key.Key_Left: (-1, 0),
+            Qt.Key.Key_Right: (1, 0),
+            Qt.Key.Key_Up: (0, -1),
+            Qt.Key.Key_Down: (0, 1),
+        }
+        key = Qt.Key(event.key())
+        if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space):
+            self._open(self._focus)
+        elif key in moves and self._steps and self._indices:
+            column = min(max(0, self._focus[0] + moves[key][0]), len(self._steps) - 1)
+            line = min(max(0, self._focus[1] + moves[key][1]), len(self._indices) - 1)
+            self._focus = (column, line)
+            self.update()
+        else:
+            super().keyPressEvent(event)
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        super().focusInEvent(event)
+        self.update()
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        super().focusOutEvent(event)
+        self.update()
+
+    def event(self, event: QEvent) -> bool:
+        if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip:
+            place = self._at(event.pos().x(), event.pos().y())
+            sample = self._sample(*place) if place is not None else None
+            QToolTip.showText(event.globalPos(), f"{step_words(sample.step)}\n{sample.prompt}" if sample else "", self)
+            return True
+        return super().event(event)
+
+    def _header(self) -> int:
+        return theme.px(20)
+
+    def _words(self) -> int:
+        return theme.px(20)
+
+
+def step_words(step: int) -> str:
+    """A step above its column; 0 is the base model."""
+    return tr("before") if step == 0 else f"{step:,}"

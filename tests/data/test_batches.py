@@ -46,7 +46,7 @@ def same(one: Step, other: Step) -> bool:
     ] == [facts(batch) for batch in other.batches]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(datasets(), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 def test_steps_yielded_are_steps_planned(samples: list[Sample], batch_size: int, accumulation: int, epochs: int) -> None:
     made = batches(samples, batch_size=batch_size, accumulation=accumulation)

@@ -6,7 +6,8 @@ import hashlib
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Any, NamedTuple, Protocol
 
 from trainer.data.buckets import Bucket, Bucketing, Size
 
@@ -37,8 +38,7 @@ class Sample:
     folder: str = ""
 
 
-@dataclass(frozen=True)
-class SampleRef:
+class SampleRef(NamedTuple):
     """One showing of one picture. `key` names it for everything drawn at random: noise, timestep, dropout, flip."""
 
     epoch: int
@@ -80,7 +80,7 @@ def class_turn(samples: Sequence[Sample]) -> list[Sample]:
         rounds = max(member.repeats for member in members)
         turn = [member for done in range(rounds) for member in members if member.repeats > done]
         placed += [((2 * n + 1) / (2 * len(turn)), name, n, sample) for n, sample in enumerate(turn)]
-    return [sample for *_, sample in sorted(placed, key=lambda entry: entry[:3])]
+    return [sample for *_, sample in sorted(placed, key=itemgetter(0, 1, 2))]
 
 
 def class_start(epoch: int, num_train: int, turn_length: int) -> int:
@@ -121,7 +121,7 @@ class EpochOrder:
             chunks = [tuple(sequence[at : at + self.batch_size]) for at in range(0, len(sequence), self.batch_size)]
             phase = draw.random()  # small buckets come at any time of the epoch, not always first
             timed += [((number + phase) / len(chunks), bucket, chunk) for number, chunk in enumerate(chunks)]
-        return [chunk for _, _, chunk in sorted(timed, key=lambda entry: entry[:2])]
+        return [chunk for _, _, chunk in sorted(timed, key=itemgetter(0, 1))]
 
     def refs(self, epoch: int) -> list[SampleRef]:
         """Every showing of an epoch, not yet shuffled."""
@@ -160,4 +160,4 @@ def _mix(train: list[SampleRef], reg: list[SampleRef], draw: random.Random) -> l
         draw.shuffle(shuffled)
         phase = draw.random()
         timed += [((number + phase) / len(kind), ref.is_reg, ref) for number, ref in enumerate(shuffled)]
-    return [ref for _, _, ref in sorted(timed, key=lambda entry: entry[:2])]
+    return [ref for _, _, ref in sorted(timed, key=itemgetter(0, 1))]

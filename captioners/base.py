@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from captioners.catalog import WriteSettings
 from captioners.common.events import Begun, Captioned, Finished, Opened, Progress, Reporter, Skipped
@@ -21,10 +21,13 @@ from captioners.common.scores import ScoreStore
 from captioners.common.writing import CaptionWriter, Plan
 from trainer.data.index import hash_files
 from trainer.data.memo import FileFacts, Memo
-from trainer.data.pictures import CannotUse, Pixels, is_picture, load_pixels
+from trainer.data.pictures import CannotUse, is_picture, load_pixels
 from trainer.errors import BadInput
 from trainer.ipc.events import Stage, Warning_
 from trainer.messages import Message, say
+
+if TYPE_CHECKING:
+    from trainer.data.pictures import Pixels
 
 DECODERS = max(2, min(4, (os.cpu_count() or 2) - 1))
 """Threads that read pictures while the model looks at earlier ones."""

@@ -18,12 +18,13 @@ from captioners.catalog import PictureInput
 from captioners.common.tags import FLOOR, Label, Scores, TagSettings, caption_tags
 from trainer.data.index import hash_files
 from trainer.data.memo import FileFacts, Memo
-from trainer.data.pictures import Pixels
 from trainer.errors import BadInput, RunFailed
 from trainer.messages import Message, say
 
 if TYPE_CHECKING:
     import onnxruntime
+
+    from trainer.data.pictures import Pixels
 
 READING = numpy.dtype([("row", "<u4"), ("score", "<f4")])
 """A stored reading: the labels' rows and probabilities, see `packed`."""

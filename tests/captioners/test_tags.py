@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -21,8 +21,8 @@ LABELS = [
 SCORES = {0: 0.3, 1: 0.6, 2: 0.5, 3: 0.9, 4: 0.35, 5: 0.9, 6: 0.4}
 
 
-def tags(**settings: object) -> list[str]:
-    return caption_tags(LABELS, SCORES, TagSettings(**settings))
+def tags(**values: object) -> list[str]:
+    return caption_tags(LABELS, SCORES, TagSettings(**values))
 
 
 def test_usual_settings() -> None:
@@ -31,7 +31,7 @@ def test_usual_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    ("values", "expected"),
     [
         ({"general_threshold": 0.34}, ["saber (fate)", "^_^", "long hair", "bow (weapon)", "smile"]),
         ({"character_threshold": 0.9}, ["^_^", "long hair", "bow (weapon)"]),
@@ -49,8 +49,8 @@ def test_usual_settings() -> None:
         ({"character_threshold": 0.95, "character_mcut": True}, ["saber (fate)", "^_^", "long hair", "bow (weapon)"]),
     ],
 )
-def test_each_setting(settings: dict[str, object], expected: list[str]) -> None:
-    assert tags(**settings) == expected
+def test_each_setting(values: dict[str, object], expected: list[str]) -> None:
+    assert tags(**values) == expected
 
 
 def test_mcut_cuts_in_the_middle_of_the_largest_gap() -> None:
@@ -60,9 +60,9 @@ def test_mcut_cuts_in_the_middle_of_the_largest_gap() -> None:
 
 def test_character_mcut_is_never_under_015() -> None:
     labels = [Label("a", "character"), Label("b", "character")]
-    settings = TagSettings(character_mcut=True)
-    assert caption_tags(labels, {0: 0.14, 1: 0.0}, settings) == []
-    assert caption_tags(labels, {0: 0.2, 1: 0.0}, settings) == ["a"]
+    mcut_only = TagSettings(character_mcut=True)
+    assert caption_tags(labels, {0: 0.14, 1: 0.0}, mcut_only) == []
+    assert caption_tags(labels, {0: 0.2, 1: 0.0}, mcut_only) == ["a"]
 
 
 def test_no_scores_give_no_tags() -> None:
@@ -79,6 +79,7 @@ def test_a_replacement_needs_two_sides() -> None:
         TagSettings(replacements=("hair",))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "A", "b_c", "b c", "^_^", r"d \(e\)", "d (e)", " ", ""])))
 def test_without_repeats_keeps_the_first_of_each(given_tags: list[str]) -> None:
     kept = without_repeats(given_tags)

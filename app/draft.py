@@ -290,6 +290,10 @@ class Draft(QObject):
         self._disk_run = None
         self._check_timer.start()
 
+    def is_missing(self, place: str) -> bool:
+        """Whether a place that a run needs is not filled in yet: something to do, and no mistake."""
+        return place in ("model.path", "images.folders") and not self.get(place)
+
     def problems_at(self, place: str) -> list[Problem]:
         """Problems of a place and of what is inside it."""
         inside = (f"{place}.", f"{place}[")

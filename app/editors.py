@@ -56,6 +56,11 @@ class Editor(QWidget):
         """The widget that takes the keyboard: the label's buddy."""
         raise NotImplementedError
 
+    def show_unit(self, unit: str) -> None:
+        """Write the unit behind the field."""
+        after = self.line.indexOf(self.field()) + 1
+        self.line.insertWidget(after, label(unit, "muted"))
+
     def set_state(self, state: str) -> None:
         """ "problem", "warning" or "": how the field is framed."""
         field = self.field()

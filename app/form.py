@@ -103,7 +103,7 @@ class Row(QWidget):
         line.setSpacing(theme.px(theme.SPACE))
         line.addWidget(self.editor, 1)
         if self.info.unit:
-            line.addWidget(label(translate_trainer(self.info.unit), "muted"), 0, Qt.AlignmentFlag.AlignTop)
+            self.editor.show_unit(translate_trainer(self.info.unit))
         self.back = self._back_button()
         holder = QWidget()  # keeps its place while the button is hidden, so that nothing jumps
         holder.setFixedWidth(theme.px(26))
@@ -148,9 +148,11 @@ class Row(QWidget):
         value = self.draft.get(self.place)
         if not state and self.info.widget in ("file", "folder") and value and self.draft.is_checked:
             state = "good"
+        if self.draft.is_missing(self.place):
+            state = ""  # not filled in yet is no mistake
         self.editor.set_state(state)
         first = (errors or problems)[:2]
-        set_role(self.message, "problem" if errors else "warning")
+        set_role(self.message, {"problem": "problem", "": "small"}.get(state, "warning"))
         self.message.setText("\n".join(problem_text(problem) for problem in first))
         self.message.setVisible(bool(first))
 
@@ -165,6 +167,7 @@ class Form(QWidget):
         super().__init__()
         self.draft = draft
         self.rows: dict[str, Row] = {}
+        self._hidden: set[str] = set()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(theme.px(1.5 * theme.SPACE))
@@ -174,18 +177,26 @@ class Form(QWidget):
         for place in basic:
             column.addWidget(self._row(place))
         self.fold: Fold | None = None
+        self._more = more
         if more:
             self.fold = Fold(tr("More settings"), f"more.{name}", preferences)
+            self.fold.toggled.connect(self._build_more)
             column.addWidget(self.fold)
-            for place in more:
-                self.fold.body.addWidget(self._row(place))
-        self._more = more
+            self._build_more(self.fold.is_open)
         draft.changed.connect(self._on_changed)
         draft.checked.connect(self._on_checked)
         self._show_count()
 
+    def _build_more(self, is_open: bool) -> None:
+        """The advanced rows are made when they are first looked at."""
+        if is_open and self.fold is not None and self._more and self._more[0] not in self.rows:
+            for place in self._more:
+                self.fold.body.addWidget(self._row(place))
+
     def _row(self, place: str) -> Row:
         row = Row(self.draft, place)
+        if place in self._hidden:
+            row.hide()
         self.rows[place] = row
         return row
 
@@ -213,17 +224,19 @@ class Form(QWidget):
 
     def reveal(self, place: str) -> bool:
         """Unfold and focus the row of a place; False if it is not in this form."""
+        if self.fold is not None and place in self._more:
+            self.fold.set_open(True)
         row = self.rows.get(place)
         if row is None:
             return False
-        if self.fold is not None and place in self._more:
-            self.fold.set_open(True)
         QTimer.singleShot(0, row, lambda: row.editor.field().setFocus(Qt.FocusReason.ShortcutFocusReason))
         return True
 
     def show_only_when(self, place: str, visible: bool) -> None:
         """Hide a row that means nothing with the other values."""
-        self.rows[place].setVisible(visible)
+        self._hidden = (self._hidden - {place}) if visible else (self._hidden | {place})
+        if place in self.rows:
+            self.rows[place].setVisible(visible)
 
 
 def _line_of(place: str) -> tuple[Any, Info]:

@@ -90,7 +90,6 @@ class MainWindow(QMainWindow):
         self.stack = QStackedWidget()
         self.help = HelpPanel()
         self.help.closed.connect(lambda: self._fold_help(True))
-        self.help.setVisible(not self.preferences.folded("help", False))
         across.addWidget(self.sidebar)
         middle = QVBoxLayout()
         middle.setSpacing(0)
@@ -216,9 +215,10 @@ class MainWindow(QMainWindow):
         marks = {row.key: "fine" if row.key in visited else "untouched" for row in WIZARD}
         for problem in reversed(self.draft.problems):
             key = page_of(problem.place)
-            if problem.severity == "error" or marks[key] != "problem":
+            if self.draft.is_missing(problem.place):
+                marks[key] = "missing" if marks[key] in ("fine", "untouched", "warning") else marks[key]
+            elif problem.severity == "error" or marks[key] != "problem":
                 marks[key] = "problem" if problem.severity == "error" else "warning"
-        marks["review"] = "problem" if self.draft.errors else marks["review"]
         self.sidebar.set_marks(marks)
 
     def _show_title(self) -> None:
@@ -334,6 +334,7 @@ class MainWindow(QMainWindow):
         self.draft.flush()
         self.starter.close()
         self.preferences.set("geometry", self.saveGeometry().toBase64().toStdString())
+        self.preferences.flush()
         event.accept()
 
 

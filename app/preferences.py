@@ -1,9 +1,14 @@
-"""What the window remembers of itself: size, language, theme, scale, the last page, what is folded, export targets."""
+"""What the window remembers of itself: size, language, theme, scale, the last page, what is folded, export targets.
+
+The file is written by a thread of its own: a slow disk never holds the window up.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +29,17 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+_WRITER = ThreadPoolExecutor(1, thread_name_prefix="preferences")  # finishes its work when the process ends
+
+
 class Preferences:
     """A small JSON file, written at each change. A damaged or missing one gives the defaults."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or user_folder() / "preferences.json"
         self._values: dict[str, Any] = {}
+        self._waiting: str | None = None  # the newest text that is not on the disk yet
+        self._lock = threading.Lock()
         with contextlib.suppress(OSError, ValueError):
             found = json.loads(self.path.read_text(encoding="utf-8"))
             self._values = found if isinstance(found, dict) else {}
@@ -45,8 +55,21 @@ class Preferences:
         if self._values.get(key) == value:
             return
         self._values[key] = value
-        with contextlib.suppress(OSError):
-            files.write_json(self.path, self._values, indent=1)
+        text = json.dumps(self._values, ensure_ascii=False, indent=1)
+        with self._lock:
+            self._waiting = text
+        _WRITER.submit(self._write)
+
+    def flush(self) -> None:
+        """Wait until what was set is on the disk (the window closes)."""
+        _WRITER.submit(self._write).result()
+
+    def _write(self) -> None:
+        with self._lock:
+            text, self._waiting = self._waiting, None
+        if text is not None:
+            with contextlib.suppress(OSError):
+                files.write_text(self.path, text)
 
     def folded(self, name: str, default: bool = True) -> bool:
         """Whether a foldable part is folded."""

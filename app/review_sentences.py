@@ -86,7 +86,9 @@ def _samples(draft: Draft, run: RunFile) -> Sentence | None:
     times = []
     if run.samples.at_start:
         times.append(tr("before the first step"))
-    if run.samples.every_epochs:
+    if run.samples.every_epochs == 1:
+        times.append(tr("after every epoch"))
+    elif run.samples.every_epochs:
         times.append(tr("every {count} epochs", count=run.samples.every_epochs))
     if run.samples.every_steps:
         times.append(tr("every {count} steps", count=run.samples.every_steps))

@@ -25,7 +25,7 @@ class ReviewPage(Page):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, tr("Review"), tr("Read once what is going to happen, and start."))
-        self.problems = Card(tr("To put right"))
+        self.problems = Card(tr("Still to do"))
         self._problem_lines = QVBoxLayout()
         self._problem_lines.setSpacing(theme.px(6))
         self.problems.body.addLayout(self._problem_lines)
@@ -76,14 +76,17 @@ class ReviewPage(Page):
         clear(self._problem_lines)
         ordered = sorted(self.draft.problems, key=lambda problem: problem.severity != "error")
         self.problems.setVisible(bool(ordered))
-        self.problems.heading.setText(tr("To put right") if self.draft.errors else tr("Worth a look"))
+        self.problems.heading.setText(tr("Still to do") if self.draft.errors else tr("Worth a look"))
         for problem in ordered[:40]:
             self._problem_lines.addWidget(self._problem(problem))
 
     def _problem(self, problem: Problem) -> QWidget:
         role = "problem" if problem.severity == "error" else "warning"
         sign = QLabel()
-        sign.setPixmap(theme.pixmap("circle-x" if role == "problem" else "triangle-alert", role, 16))
+        icon = "circle-x" if role == "problem" else "triangle-alert"
+        if self.draft.is_missing(problem.place):
+            icon, role = "circle-dot", "accent"
+        sign.setPixmap(theme.pixmap(icon, role, 16))
         text = label(f"{place_words(problem.place)}: {problem_text(problem)}", wrap=True)
         action: Callable[[], object] = lambda: self.context.jump(problem.place)  # noqa: E731
         name = tr("Go there")
@@ -111,7 +114,8 @@ def place_words(place: str) -> str:
     page = page_of(place)
     if found is None or page == "review":
         return place
-    return f"{title_of(page)}, {translate_trainer(found[1].label)}"
+    name = translate_trainer(found[1].label)
+    return name if name == title_of(page) else f"{title_of(page)}, {name}"
 
 
 def _sentence(icon: str, text: str) -> QWidget:

@@ -14,13 +14,19 @@ from app.pages import BELOW, WIZARD, PageRow, title_of
 from app.widgets.basics import label, row
 
 WIDTH, NARROW = 212, 60
-MARKS = {"fine": ("circle-check", "good"), "warning": ("triangle-alert", "warning"), "problem": ("circle-x", "problem")}
+MARKS = {
+    "missing": ("circle-dot", "accent"),
+    "fine": ("circle-check", "good"),
+    "warning": ("triangle-alert", "warning"),
+    "problem": ("circle-x", "problem"),
+}
 
 
 def mark_words(mark: str) -> str:
     """What a mark says, for people who cannot see it."""
     words = {
         "untouched": tr("not looked at yet"),
+        "missing": tr("still to be filled in"),
         "fine": tr("fine"),
         "warning": tr("has a warning"),
         "problem": tr("has a problem"),
@@ -41,7 +47,7 @@ class SideButton(QPushButton):
         self.setFixedHeight(theme.px(34))
 
     def set_mark(self, mark: str) -> None:
-        """ "untouched", "fine", "warning", "problem", or "" for pages that have none."""
+        """ "untouched", "missing", "fine", "warning", "problem", or "" for pages that have none."""
         if mark == self.mark:
             return
         self.mark = mark
@@ -110,7 +116,9 @@ class Sidebar(QFrame):
         self._sign = QLabel()
         self._sign.setPixmap(icons.app_icon().pixmap(QSize(theme.px(28), theme.px(28))))
         self._name = label("Athanor", "heading")
-        outer.addLayout(row(self._sign, self._name, None))
+        top = row(self._sign, self._name, None)
+        top.setContentsMargins(theme.px(7), 0, 0, theme.px(4))
+        outer.addLayout(top)
         self._group = QButtonGroup(self, exclusive=True)
         self.buttons: dict[str, SideButton] = {}
         scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
@@ -121,6 +129,7 @@ class Sidebar(QFrame):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(theme.px(1))
         self._headings = [label(tr("New run"), "small")]
+        self._headings[0].setContentsMargins(theme.px(12), 0, 0, theme.px(2))
         column.addWidget(self._headings[0])
         self._add_buttons(column, WIZARD)
         column.addStretch(1)

@@ -108,22 +108,24 @@ class Strip(QFrame):
         self._show_problems()
 
     def _show_problems(self) -> None:
-        errors = len(self.draft.errors)
-        warnings = len(self.draft.problems) - errors
+        missing = [problem for problem in self.draft.errors if self.draft.is_missing(problem.place)]
+        errors = len(self.draft.errors) - len(missing)
+        warnings = len(self.draft.problems) - len(self.draft.errors)
         if errors:
             text = tr("1 problem") if errors == 1 else tr("{count} problems", count=errors)
-            icon = "problem"
-        elif warnings:
-            text = tr("1 warning") if warnings == 1 else tr("{count} warnings", count=warnings)
-            icon = "warning"
+            icon, role = "circle-x", "problem"
+        elif missing:
+            text = tr("1 thing to choose") if len(missing) == 1 else tr("{count} things to choose", count=len(missing))
+            icon, role = "circle-dot", "accent"
         else:
-            text = ""
-        self.problems.setVisible(bool(text))
+            text = tr("1 warning") if warnings == 1 else tr("{count} warnings", count=warnings)
+            icon, role = "triangle-alert", "warning"
+        shown = bool(errors or missing or warnings)
+        self.problems.setVisible(shown)
         self.problems.setText(f" {text}")
         self.problems.setAccessibleName(text)
         self.problems.setToolTip(tr("Jump to the first"))
-        if text:
-            self.problems.setIcon(theme.icon("circle-x" if icon == "problem" else "triangle-alert", icon))
+        self.problems.setIcon(theme.icon(icon, role))
 
     # ---- while a run goes on ----
 

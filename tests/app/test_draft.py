@@ -1,0 +1,158 @@
+"""The draft: values kept whatever they are, undo, problems from a thread, and what survives kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from tests.app.conftest import Wait
+
+from app.draft import Draft, default_values, usable_run
+from trainer.config.files import read_run, read_values
+from trainer.config.problems import check_values
+from trainer.errors import BadInput, BadRunFile
+from trainer.paths import ROOT
+
+
+def test_defaults_are_the_schemas(draft: Draft) -> None:
+    assert draft.get("network.rank") == 16
+    assert draft.is_default("network.rank")
+    assert draft.get("images.resolution") == [512, 512]
+
+
+def test_undo_and_redo_go_back_and_forth(draft: Draft) -> None:
+    draft.set("network.rank", 32)
+    draft.set("network.alpha", 4.0)
+    assert draft.undo() == "network.alpha"
+    assert draft.get("network.alpha") == 8.0
+    assert draft.get("network.rank") == 32
+    draft.undo()
+    assert draft.get("network.rank") == 16
+    assert not draft.can_undo
+    draft.redo()
+    draft.redo()
+    assert (draft.get("network.rank"), draft.get("network.alpha")) == (32, 4.0)
+
+
+def test_typing_a_word_is_one_step_of_undo(draft: Draft) -> None:
+    for text in ("r", "ru", "ruf", "rufus"):
+        draft.set("output.name", text)
+    draft.undo()
+    assert draft.get("output.name") == "my_lora"
+
+
+def test_what_is_no_number_is_kept_and_reported(draft: Draft, wait: Wait) -> None:
+    draft.set("optimizer.learning_rate", "1e-")
+    wait(lambda: draft.problems_at("optimizer.learning_rate"))
+    assert draft.get("optimizer.learning_rate") == "1e-"
+    assert draft.run is None
+    draft.set("optimizer.learning_rate", 1e-4)
+    wait(lambda: not draft.problems_at("optimizer.learning_rate"))
+
+
+def test_one_mistake_leaves_the_rest_usable(draft: Draft) -> None:
+    draft.set("network.rank", "many")
+    draft.set("training.epochs", 3)
+    _, problems = check_values(draft.values)
+    usable = usable_run(draft.values, problems)
+    assert usable is not None
+    assert (usable.network.rank, usable.training.epochs) == (16, 3)
+
+
+def test_a_preset_is_one_step_and_its_values_are_the_way_back(draft: Draft) -> None:
+    draft.set_many({"network.rank": 32, "training.batch_size": 4}, as_baseline="10")
+    assert draft.is_default("network.rank")
+    draft.set("network.rank", 64)
+    assert not draft.is_default("network.rank")
+    draft.reset("network.rank")
+    assert draft.get("network.rank") == 32
+    draft.undo()
+    draft.undo()
+    draft.undo()
+    assert draft.get("network.rank") == 16
+
+
+def test_a_run_file_with_mistakes_opens_with_them(draft: Draft, tmp_path: Path, wait: Wait) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('format = 1\n[model]\npath = "base.safetensors"\n[network]\nrank = "x"\nrnak = 3\n', encoding="utf-8")
+    draft.open(file)
+    assert draft.get("network.rank") == "x"
+    assert draft.get("model.path") == str(tmp_path / "base.safetensors")
+    wait(lambda: {"network.rank", "network.rnak"} <= {problem.place for problem in draft.problems})
+    draft.remove("network.rnak")
+    wait(lambda: "network.rnak" not in {problem.place for problem in draft.problems})
+
+
+def test_what_is_no_run_file_is_refused_and_changes_nothing(draft: Draft, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("this is not toml", encoding="utf-8")
+    with pytest.raises(BadInput):
+        draft.open(file)
+    assert draft.values == default_values()
+    assert draft.file is None
+
+
+def test_saved_and_opened_again_it_is_the_same(draft: Draft, tmp_path: Path) -> None:
+    draft.set("network.rank", 24)
+    draft.set("optimizer.arguments", {"weight_decay": 0.1, "betas": [0.9, 0.99]})
+    draft.set("samples.prompts", [{"prompt": "a cat, 猫", "seed": 7}])
+    file = tmp_path / "测试 空格(1)" / "run.toml"
+    draft.save(file)
+    values = draft.values
+    draft.new()
+    draft.open(file)
+    assert draft.get("network.rank") == 24
+    assert draft.get("optimizer.arguments") == values["optimizer"]["arguments"]
+    assert draft.get("samples.prompts[1].prompt") == "a cat, 猫"
+
+
+def test_a_draft_with_mistakes_is_saved_as_it_is(draft: Draft, tmp_path: Path) -> None:
+    draft.set("network.rank", "x")
+    draft.save(tmp_path / "run.toml")
+    assert read_values(tmp_path / "run.toml")["network"]["rank"] == "x"
+    with pytest.raises(BadRunFile):
+        read_run(tmp_path / "run.toml")
+
+
+def test_an_opened_draft_has_everything_that_was_typed(draft: Draft, tmp_path: Path) -> None:
+    draft.set("optimizer.learning_rate", "1e-")
+    draft.set("optimizer.text_encoder_rate", None)
+    draft.set("images.folders", [{"path": str(tmp_path), "enabled": False, "repeats": None, "caption": "猫"}])
+    draft.flush()
+    again = Draft(draft._store)
+    assert again.values == draft.values
+    again.deleteLater()
+
+
+def test_a_damaged_draft_gives_a_fresh_one(app: object, tmp_path: Path) -> None:
+    (tmp_path / "draft.json").write_text('{"values": [', encoding="utf-8")
+    draft = Draft(tmp_path / "draft.json")
+    assert draft.values == default_values()
+    draft.deleteLater()
+
+
+def test_kill_9_loses_nothing_that_was_typed_a_moment_ago(tmp_path: Path) -> None:
+    program = textwrap.dedent("""
+        import sys
+        from PySide6.QtCore import QTimer
+        from PySide6.QtWidgets import QApplication
+        app = QApplication([])
+        from app.draft import Draft
+        draft = Draft()
+        draft.set("network.rank", 48)
+        QTimer.singleShot(900, lambda: print("typed", flush=True))
+        app.exec()
+    """)
+    environment = os.environ | {"ATHANOR_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == b"typed"
+        process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    again = Draft(tmp_path / "draft.json")
+    assert again.get("network.rank") == 48
+    again.deleteLater()

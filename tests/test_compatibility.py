@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import torch
 from PIL import Image, ImageChops
 
 from tests.tiny import save_tiny_folder
+from trainer.config.run import Prompt
 from trainer.methods.lora import Settings, TrainedLora, build
 from trainer.models.protocol import Components
 from trainer.models.safetensors_file import read_header
 from trainer.models.sd1 import FAMILY
-from trainer.sampling import Artist, PicturePrompt, make_scheduler
+from trainer.sampling import SCHEDULERS, sample
 
 
 @pytest.fixture(scope="module")
@@ -132,24 +132,18 @@ def test_the_weight_in_the_prompt_is_our_multiplier(pipeline: Any, ours: tuple[C
 def test_the_picture_is_our_previews(pipeline: Any, ours: tuple[Components, TrainedLora], sampler: str) -> None:
     """Same prompt, starting latents, generator and scheduler settings: the same picture, to rounding."""
     components, _ = ours
-    artist = Artist(
-        predict=lambda noisy, steps, cond: FAMILY.predict(components, noisy, steps, cond),
-        encode_text=lambda prompts: FAMILY.encode_text(components, prompts),
-        decode=lambda latents: FAMILY.decode(components.vae, latents),
-        precision=nullcontext,
-        latent_shape=lambda width, height: (FAMILY.latent_channels, height // 8, width // 8),
-    )
-    prompt = PicturePrompt("a red cat on a chair", "ugly", 64, 48, steps=5, cfg=5.0, seed=11, sampler=sampler)
-    mine = next(artist.draw([prompt]))
+    prompt = Prompt(prompt="a red cat on a chair", negative="ugly", width=64, height=128, steps=5, cfg=5.0, seed=11,
+                    sampler=sampler)  # fmt: skip
+    (mine,) = sample(components, FAMILY, [prompt])
 
-    pipeline.scheduler = make_scheduler(sampler, "epsilon")
+    pipeline.scheduler = SCHEDULERS[sampler]("epsilon")
     generator = torch.Generator().manual_seed(prompt.seed)
-    start = torch.randn(1, 4, 6, 8, generator=generator)
+    start = torch.randn(1, 4, 16, 8, generator=generator)
 
     def draw(scale: float) -> Image.Image:
         pipeline.set_adapters("ours", scale)
         return pipeline(
-            prompt.prompt, negative_prompt=prompt.negative, width=64, height=48, num_inference_steps=prompt.steps,
+            prompt.prompt, negative_prompt=prompt.negative, width=64, height=128, num_inference_steps=prompt.steps,
             guidance_scale=prompt.cfg, latents=start.clone(), generator=generator.clone_state(),
         ).images[0]  # fmt: skip
 

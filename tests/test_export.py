@@ -19,7 +19,7 @@ from trainer.data.index import index_dataset
 from trainer.data.memo import Memo
 from trainer.estimate import EpochLength, StepPlan
 from trainer.export import BaseHash, save_adapter
-from trainer.metadata import BaseFacts, DatasetFacts, Progress, dataset_facts, header_metadata, legacy_hash
+from trainer.metadata import BaseFacts, DatasetFacts, Progress, base_facts, dataset_facts, header_metadata, legacy_hash
 from trainer.models import safetensors_file
 from trainer.models.safetensors_file import read_file, read_header
 from trainer.models.sd1 import FAMILY
@@ -106,6 +106,19 @@ def test_no_hash_of_a_folder_a_missing_file_or_when_stopped(tmp_path: Path, monk
     hashing.stop()
     go.set()
     assert hashing.result(60) is None
+
+
+def test_base_facts_take_what_is_known_by_now(tmp_path: Path) -> None:
+    model, vae = tmp_path / "base.safetensors", tmp_path / "vae.safetensors"
+    model.write_bytes(b"x" * 0x110000)
+    vae.write_bytes(b"y")
+    memo = Memo(tmp_path / "memo.sqlite")
+    hashes = {model: BaseHash(model, memo)}
+    facts = base_facts(model, vae, "epsilon", hashes, wait_s=60)
+    assert facts.sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
+    assert facts.legacy_hash == hashlib.sha256(b"x" * 0x10000).hexdigest()[:8]
+    assert (facts.name, facts.vae_name, facts.vae_sha256) == ("base.safetensors", "vae.safetensors", None)
+    assert base_facts(tmp_path, None, "epsilon", {}).legacy_hash is None
 
 
 # --- the header ---

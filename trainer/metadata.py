@@ -18,6 +18,7 @@ from trainer.data.buckets import Bucket
 from trainer.data.captions import tag_frequency
 from trainer.data.index import Index, Item
 from trainer.estimate import StepPlan
+from trainer.export import BaseHash
 from trainer.models.protocol import Family
 
 PRIVATE = ("ss_dataset_dirs", "ss_reg_dataset_dirs", "ss_tag_frequency", "modelspec.author")
@@ -83,6 +84,22 @@ def _folders(items: Sequence[Item]) -> dict[str, dict[str, int]]:
         entry = folders.setdefault(item.folder, {"n_repeats": item.repeats, "img_count": 0})
         entry["img_count"] += 1
     return folders
+
+
+def base_facts(
+    model: Path, vae: Path | None, prediction: str, hashes: Mapping[Path, BaseHash], wait_s: float = 0.0
+) -> BaseFacts:
+    """Collect them; a hash that is not computed within `wait_s` is left out of this file and in the next one."""
+    found = {path: hashes[path].result(wait_s) if path in hashes else None for path in (model, vae) if path is not None}
+    return BaseFacts(
+        name=model.name,
+        prediction=prediction,
+        sha256=found[model],
+        legacy_hash=legacy_hash(model) if model.is_file() else None,
+        vae_name=vae.name if vae else None,
+        vae_sha256=found[vae] if vae else None,
+        vae_legacy_hash=legacy_hash(vae) if vae and vae.is_file() else None,
+    )
 
 
 def legacy_hash(path: Path) -> str | None:

@@ -65,5 +65,5 @@ def clip_tokenizer(folder: Path) -> Any:
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    tokenizer.model_max_length = 10**9  # captions are cut into chunks by `text.token_chunks`: no warning of its own
+    tokenizer.model_max_length = 77  # vocab.json and merges.txt do not say; programs that get this tokenizer pad to it
     return tokenizer

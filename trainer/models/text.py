@@ -20,16 +20,11 @@ def token_chunks(tokenizer: Any, captions: Sequence[str], token_length: int) -> 
 
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     rows = []
-    for ids in tokenizer(list(captions), add_special_tokens=False)["input_ids"]:
+    for ids in tokenizer(list(captions), add_special_tokens=False, verbose=False)["input_ids"]:
         padded = (list(ids) + [end] * token_length)[:token_length]
         chunks = [padded[start : start + CHUNK] for start in range(0, token_length, CHUNK)]
         rows.append([[begin, *chunk, end] for chunk in chunks])
     return torch.tensor(rows)
-
-
-def count_tokens(tokenizer: Any, caption: str) -> int:
-    """How many tokens a caption has, without its ends."""
-    return len(tokenizer(caption, add_special_tokens=False)["input_ids"])
 
 
 def encode(text_encoder: Any, chunks: torch.Tensor, clip_skip: int) -> torch.Tensor:

@@ -33,7 +33,6 @@ TINY_VAE = {
 TINY_CLIP = {
     "vocab_size": 49408,
     "hidden_size": 32,
-    "projection_dim": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 3,
     "num_attention_heads": 1,

@@ -85,7 +85,6 @@ def clip_config(shapes: Shapes, rules: Rules) -> Config:
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
-        "projection_dim": width,
         "intermediate_size": _shape(shapes, "encoder.layers.0.mlp.fc1.weight")[0],
         "num_hidden_layers": _count(shapes, "encoder.layers.") + 1,
         "num_attention_heads": max(1, width // rules.clip_head_width),

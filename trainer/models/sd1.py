@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RULES = configs.Rules()
 _CLIP_CONFIG = (
-    "vocab_size", "hidden_size", "projection_dim", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "max_position_embeddings", "hidden_act", "layer_norm_eps",
 )  # fmt: skip
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -164,7 +164,7 @@ def _plan(facts: ModelFacts, part: Part, vae: Path | None) -> PartPlan:
         _refuse_if(vae_problem(inspect_file(vae)), vae)
     try:
         return _plan_folder(path, part) if path.is_dir() else _plan_file(path, part)
-    except (configs.UnknownLayout, ValueError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a layout or a config that is not what it should be
         text = say("In {path}, the {part} cannot be used: {reason}.", path=str(path), part=part, reason=str(error))
         raise BadInput(text) from error
 

@@ -6,7 +6,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from trainer.data.buckets import Bucket
 from trainer.data.order import Sample, class_start, class_turn
@@ -36,6 +35,7 @@ class StepPlan:
     num_class: int  # class pictures an epoch
     first_epoch: EpochLength
     epoch_ends: tuple[int, ...]
+    is_even: bool = True  # whether every whole epoch has the same number of steps
 
     @property
     def num_epochs(self) -> int:
@@ -49,11 +49,6 @@ class StepPlan:
     def steps_per_epoch(self) -> int:
         """Steps of a whole epoch (of the first, where they differ)."""
         return self.first_epoch.num_steps
-
-    @cached_property
-    def is_even(self) -> bool:
-        """Whether every whole epoch has the same number of steps."""
-        return all(end == n * self.steps_per_epoch for n, end in enumerate(self.epoch_ends[:-1], 1))
 
     def position(self, step: int) -> tuple[int, int]:
         """(epoch, step within it) of the step with number `step`, all counted from 0. Raises IndexError outside the run."""
@@ -110,12 +105,15 @@ def plan_steps(
     if (steps if steps is not None else epochs or 0) < 1:
         raise ValueError("a run needs a number of epochs or of steps")
     counter = _EpochCounter(samples, batch_size, accumulation)
+    first = counter.length(0)
     ends: list[int] = []
-    done = 0
+    done, is_even = 0, True
     while done < steps if steps is not None else len(ends) < (epochs or 0):
-        done += counter.length(len(ends)).num_steps
+        num_steps = counter.length(len(ends)).num_steps
+        is_even &= num_steps == first.num_steps
+        done += num_steps
         ends.append(done if steps is None else min(done, steps))
-    return StepPlan(batch_size, accumulation, counter.num_train, counter.num_class, counter.length(0), tuple(ends))
+    return StepPlan(batch_size, accumulation, counter.num_train, counter.num_class, first, tuple(ends), is_even)
 
 
 def bucket_histogram(samples: Sequence[Sample]) -> dict[Bucket, int]:

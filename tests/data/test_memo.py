@@ -89,15 +89,15 @@ def test_several_threads_and_processes_remember_at_once(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from trainer.data.memo import *\n"
         "memo = Memo(Path(sys.argv[1]))\n"
-        "for n in range(40): memo.remember([(FileFacts(Path(f'{sys.argv[2]}-{n}'), 1, 1), Known(size=(n, 1)))])\n"
+        "for n in range(10): memo.remember([(FileFacts(Path(f'{sys.argv[2]}-{n}'), 1, 1), Known(size=(n, 1)))])\n"
     )
     children = [subprocess.Popen([sys.executable, "-c", script, str(path), name]) for name in "ab"]
     memo = Memo(path)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda n: memo.remember([(FileFacts(Path(f"t-{n}"), 1, 1), Known(size=(n, 1)))]), range(40)))
+        list(pool.map(lambda n: memo.remember([(FileFacts(Path(f"t-{n}"), 1, 1), Known(size=(n, 1)))]), range(10)))
     assert [child.wait(60) for child in children] == [0, 0]
-    files = [FileFacts(Path(f"{name}-{n}"), 1, 1) for name in "abt" for n in range(40)]
-    assert len(memo.recall(files)) == 120
+    files = [FileFacts(Path(f"{name}-{n}"), 1, 1) for name in "abt" for n in range(10)]
+    assert len(memo.recall(files)) == 30
 
 
 def test_ten_thousand_files_are_recalled_at_once(tmp_path: Path) -> None:

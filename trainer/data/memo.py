@@ -18,7 +18,7 @@ from trainer.paths import cache_folder
 
 SCHEMA = 1
 _FRESH_NS = 2_000_000_000  # a file changed this recently may change again without its time showing it (FAT: 2 s)
-_PATIENCE_S = 5.0  # for another process that is writing
+_PATIENCE_S = 30.0  # for another process that is writing
 
 
 @dataclass(frozen=True)

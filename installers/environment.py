@@ -156,7 +156,7 @@ def make(host: Host, places: Places, lists: dict[str, list[str]], wanted: Sequen
     forget_half_installed(places.venv)
     pip = Pip(host, places.python, places.scratch)
     pip.renew()
-    done = torch_install.install(host, pip, places.venv, machine, choice)
+    done = torch_install.install(host, pip, places.venv, machine, choice, settled=before is not None)
     if done.complaint:
         raise SetupFailed(done.complaint)
     kept = [name for name in lists if name in wanted or (before and name in before.requirements and name != "cuda")]

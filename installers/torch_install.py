@@ -44,10 +44,13 @@ class Installed:
     complaint: str = ""
 
 
-def install(host: Host, pip: Pip, venv: Path, machine: Machine, choice: Choice) -> Installed:
-    """Install the chosen build, unless it is there already."""
+def install(host: Host, pip: Pip, venv: Path, machine: Machine, choice: Choice, settled: bool = False) -> Installed:
+    """Install the chosen build, unless it is there already.
+
+    `settled`: the environment was finished before with what it holds, so a CPU build in it is known to the user.
+    """
     if choice.blocked:
-        return install_without_cuda(host, pip, venv, machine, choice.blocked)
+        return install_without_cuda(host, pip, venv, machine, choice.blocked, settled)
     version = fitting_torch(venv, choice)
     if version:
         return Installed(version)
@@ -57,7 +60,7 @@ def install(host: Host, pip: Pip, venv: Path, machine: Machine, choice: Choice) 
         return Installed(version)
     if outcome is Outcome.BROKEN or not choice.cuda:
         return Installed(complaint=no_torch(pip))
-    return install_without_cuda(host, pip, venv, machine, unreachable(choice.tag, host.environ))
+    return install_without_cuda(host, pip, venv, machine, unreachable(choice.tag, host.environ), settled)
 
 
 def attempts(host: Host, machine: Machine, choice: Choice) -> list[Attempt]:
@@ -90,10 +93,12 @@ def try_in_turn(host: Host, pip: Pip, ways: Sequence[Attempt]) -> Outcome:
     return outcome
 
 
-def install_without_cuda(host: Host, pip: Pip, venv: Path, machine: Machine, reason: str) -> Installed:
+def install_without_cuda(
+    host: Host, pip: Pip, venv: Path, machine: Machine, reason: str, settled: bool
+) -> Installed:
     """Only if the user says yes: a build for the processor, marked to be looked at again at each start."""
     host.tell(reason)
-    if fitting_torch(venv, Choice("cpu")):
+    if settled and fitting_torch(venv, Choice("cpu")):
         host.tell(say("The PyTorch that is here already is kept until then; training runs on the processor."))
     elif not host.ask(
         say("Install PyTorch for the processor for now (training will be very slow), and look again at the next start?")

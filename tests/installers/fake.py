@@ -22,6 +22,10 @@ tensorboard = ["tensorboardX"]
 test = ["pytest"]
 """
 
+CPU = f"torch=={TORCH_VERSION}+cpu"
+CUDA = f"torch=={TORCH_VERSION}+cu130"
+OFFICIAL = "https://download.pytorch.org/whl"
+
 
 class FakeHost(Host):
     """Records what is told and run. `offers` maps what pip may be asked for ("torch==2.13.0+cpu") to (version, cuda)."""
@@ -128,3 +132,18 @@ def put_torch(venv: Path, version: str, cuda: str | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = f"__version__ = '{version}'\ndebug = False\ncuda: Optional[str] = {cuda!r}\nhip: Optional[str] = None\n"
     (folder / "version.py").write_text(text, encoding="utf-8")
+
+
+def without_card(host: FakeHost) -> FakeHost:
+    """PyTorch's index answers and has the CPU build."""
+    host.online = {f"{OFFICIAL}/cpu"}
+    host.offer_torch("cpu", None)
+    return host
+
+
+def with_card(host: FakeHost, online: bool = True) -> FakeHost:
+    """An RTX 4090 with a current driver; its build is offered, by PyTorch's index if `online`."""
+    host.smi = SMI_4090
+    host.online = {f"{OFFICIAL}/cu130"} if online else set()
+    host.offer_torch("cu130", "13.0")
+    return host

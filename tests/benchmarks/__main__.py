@@ -1,0 +1,201 @@
+"""`python -m tests.benchmarks`: measures, prints a table and writes JSON. Exit code 1 if a target is missed.
+
+The full-size parts need 5 GB of disk (once), 12 GB of memory and both cores to themselves; `--only start check window`
+and the like choose some. Each figure is taken in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.children import ROUNDS, WARM_UP
+from tests.benchmarks.material import NUM_PICTURES, machine, model_file, picture_folder, run_file, warm_file_cache
+from trainer.paths import ROOT
+
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of the table. `target` is the most that is allowed, None where there is none."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool | None:
+        return None if self.target is None else self.value <= self.target
+
+
+@dataclass
+class Bench:
+    """Where things are, and on what is measured."""
+
+    folder: Path
+    device: str
+    home: Path  # a user folder of its own for caches: empty at the start
+
+    def child(self, name: str, *arguments: str | Path) -> dict[str, Any]:
+        """What a function of tests.benchmarks.children returns, called in a process of its own."""
+        with tempfile.TemporaryDirectory() as folder:
+            result = Path(folder) / "result.json"
+            line = [sys.executable, "-m", "tests.benchmarks.children", name, str(result), *map(str, arguments)]
+            done = subprocess.run(line, cwd=ROOT, env=self.environment(), capture_output=True, text=True, encoding="utf-8")
+            if done.returncode or not result.exists():
+                raise SystemExit(f"{name} failed ({done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+            data: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+            return data
+
+    def environment(self) -> dict[str, str]:
+        """The user's, but with caches of its own, no screen and no network."""
+        own = {"ATHANOR_HOME": str(self.home), "QT_QPA_PLATFORM": "offscreen", "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+        return os.environ | own
+
+    def run_file(self, name: str, side: int, steps: int) -> Path:
+        pictures = picture_folder(self.folder, NUM_PICTURES, (256, 256))
+        return run_file(
+            self.home, name, model_file(self.folder), pictures,
+            side=side, steps=steps, device=self.device, runs=self.home / f"runs-{name}",
+        )  # fmt: skip
+
+
+def start(bench: Bench) -> Iterator[Figure]:
+    """Process start to the first forward pass, and the peak of memory: caches empty, then filled."""
+    run = bench.run_file("start", 256, 3)
+    for name in ("cold caches", "warm caches"):
+        warm_file_cache(model_file(bench.folder))
+        seen = bench.child("training", run)
+        assert seen["exit_code"] == 0
+        detail = {"phases": seen["phases"], "first forward done": round(seen["ends"], 2)}
+        warm = name == "warm caches"
+        yield Figure(f"start to first forward, {name}", seen["begins"], "s", 15.0 if warm else None, detail)
+        if warm or bench.device != "cpu":
+            peak = 6.0 if warm and bench.device == "cpu" else None
+            yield Figure(f"peak memory of the 256² run, {name}", seen["peak_bytes"] / GB, "GB", peak)
+        if seen["peak_vram"]:
+            yield Figure(f"peak VRAM of the 256² run, {name}", seen["peak_vram"] / GB, "GB")
+
+
+def loading(bench: Bench) -> Iterator[Figure]:
+    """The peak of loading every part in fp32, over the imports, as a share of the weights."""
+    model = model_file(bench.folder)
+    warm_file_cache(model)
+    seen = bench.child("loading", model, bench.device)
+    detail = {"seconds": round(seen["seconds"], 2), "weights_gb": round(seen["weights"] / GB, 3)}
+    share = seen["over_imports"] / seen["weights"]
+    yield Figure("loading: peak over imports ÷ weights", share, "×", 1.15 if bench.device == "cpu" else None, detail)
+    if seen["peak_vram"]:
+        yield Figure("loading: peak VRAM ÷ weights", seen["peak_vram"] / seen["weights"], "×", 1.15)
+
+
+def steps(bench: Bench) -> Iterator[Figure]:
+    """Seconds a step against diffusers + peft, turn by turn."""
+    for side in (256, 512):
+        seen = bench.child("steps", bench.run_file(f"steps{side}", side, WARM_UP + ROUNDS + 1), bench.device)
+        ours, plain = seen["ours"], seen["plain"]
+        middle = statistics.median(ours), statistics.median(plain)
+        # Each of our steps against the plain one just before it: what disturbs the machine disturbs both.
+        pairs = [mine / theirs for mine, theirs in zip(ours, plain, strict=True)]
+        detail = {"ours": _spread(ours), "plain": _spread(plain), "pairs": _spread(pairs), "threads": seen["threads"]}
+        yield Figure(f"a step at {side}²", middle[0], "s", None, {"spread": _spread(ours)})
+        yield Figure(f"a step at {side}², plain diffusers + peft", middle[1], "s", None, {"spread": _spread(plain)})
+        yield Figure(f"a step at {side}² ÷ plain", statistics.median(pairs), "×", 1.0, detail)
+
+
+def throughput(bench: Bench) -> Iterator[Figure]:
+    """Pictures a second through the data's way, the VAE left out."""
+    pictures = picture_folder(bench.folder, 96, (1536, 1024), "jpg")
+    seen = bench.child("throughput", pictures, "512")
+    for name, rate in seen["a_second"].items():
+        yield Figure(f"{name} (96 JPEG of 1536×1024, to 512²)", rate, "pictures/s")
+
+
+def check(bench: Bench) -> Iterator[Figure]:
+    """`python -m trainer check` on a good run file, the median of five."""
+    run = bench.run_file("check", 256, 10)
+    yield _wall("trainer check", bench, ["-m", "trainer", "check", str(run)], 1.5)
+
+
+def window(bench: Bench) -> Iterator[Figure]:
+    """From the start of the process to the window's first paint, offscreen, the median of five."""
+    yield _wall("window: start to first paint", bench, ["-m", "app", "--measure-start"], 1.0, first_line=True)
+
+
+def _wall(name: str, bench: Bench, arguments: list[str], target: float, first_line: bool = False) -> Figure:
+    """The median seconds of a command (to its end, or to its first line) over ROUNDS calls, after one to warm up."""
+    seconds = []
+    for _ in range(1 + ROUNDS):
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, env=bench.environment(), stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        if first_line:
+            assert process.stdout.readline().strip(), f"{name} printed nothing"
+            seconds.append(time.perf_counter() - began)
+        process.communicate()
+        assert process.returncode == 0, f"{name} ended with {process.returncode}"
+        if not first_line:
+            seconds.append(time.perf_counter() - began)
+    return Figure(name, statistics.median(seconds[1:]), "s", target, {"spread": _spread(seconds[1:])})
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(values), 3), "least": round(min(values), 3), "most": round(max(values), 3)}
+
+
+BENCHMARKS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+    "start": start, "loading": loading, "steps": steps, "throughput": throughput, "check": check, "window": window,
+}  # fmt: skip
+
+
+def table_row(figure: Figure) -> str:
+    """One line of the table."""
+    verdict = {None: "", True: "ok", False: "MISSED"}[figure.passed]
+    target = "" if figure.target is None else f"≤ {figure.target:g}"
+    return f"{figure.name:<58} {figure.value:>9.3f} {figure.unit:<10} {target:<8} {verdict}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.benchmarks", description=__doc__)
+    default = Path(tempfile.gettempdir()) / "athanor-benchmarks"
+    parser.add_argument("--folder", type=Path, default=default, help="for the model and the pictures; used again")
+    parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS))
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:0")
+    parser.add_argument("--json", type=Path, help="the report (default: report-DEVICE.json in the folder)")
+    chosen = parser.parse_args()
+    figures: list[Figure] = []
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    facts = machine()
+    print(", ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
+    with tempfile.TemporaryDirectory(prefix="athanor-home-") as home:
+        bench = Bench(chosen.folder, chosen.device, Path(home))
+        for name in chosen.only:
+            for figure in BENCHMARKS[name](bench):
+                figures.append(figure)
+                print(table_row(figure), flush=True)
+                for key, value in figure.detail.items():
+                    print(f"    {key}: {value}", flush=True)
+    report = {"machine": facts, "device": chosen.device, "figures": [asdict(f) | {"passed": f.passed} for f in figures]}
+    target = chosen.json or chosen.folder / f"report-{chosen.device.replace(':', '')}.json"
+    target.write_text(json.dumps(report, indent=1, ensure_ascii=False), encoding="utf-8")
+    print(f"written: {target.name}")
+    return int(any(figure.passed is False for figure in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

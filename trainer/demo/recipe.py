@@ -42,7 +42,7 @@ def demo_run() -> RunFile:
         ),
         regularization=Regularization(folders=(Folder(path="concept/reg"),)),
         network=Network(rank=16, alpha=16.0),
-        optimizer=Optimizer(name="AdamW", learning_rate=3e-3, text_encoder_rate=None),
+        optimizer=Optimizer(name="AdamW", learning_rate=3e-3, text_encoder_rate=3e-3),
         scheduler=Scheduler(name="cosine", warmup_ratio=0.05),
         training=Training(epochs=4, batch_size=8, seed=1),
         speed=Speed(precision="fp32", vae_batch_size=16),
@@ -59,7 +59,7 @@ def sample_prompts() -> tuple[Prompt, ...]:
         full_caption(Scene("star", "yellow", "black", "large", "on the left")),
     ]
     return tuple(
-        Prompt(prompt=text, width=64, height=64, steps=15, cfg=5.0, seed=number, sampler="ddim")
+        Prompt(prompt=text, width=64, height=64, steps=10, cfg=5.0, seed=number, sampler="ddim")
         for number, text in enumerate(texts, start=1)
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import torch
 
@@ -89,6 +89,7 @@ class Checkpoints:
         export: writes one LoRA file.
         notes: what else a snapshot keeps (prompts as they are, library versions, …), asked for at each.
         reporter: told of each file when it is complete.
+        start: the position of the snapshot that the run goes on from, None in a new run.
     """
 
     def __init__(
@@ -100,11 +101,12 @@ class Checkpoints:
         export: Export,
         notes: Callable[[], dict[str, Any]],
         reporter: Reporter,
+        start: int | None = None,
     ) -> None:
         self._folder, self._saving, self._export, self._notes, self._reporter = folder, saving, export, notes, reporter
         self._parts = {"trained": trained, "stepper": stepper}
         self._last_snapshot = time.monotonic()
-        self._snapshot_position = -1
+        self._snapshot_position = start
 
     def after(self, position: int) -> None:
         names = self._saving.due(position)
@@ -151,23 +153,6 @@ class Checkpoints:
             old.unlink(missing_ok=True)
         self._report("state", target, position)
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take a snapshot's state into the parts.
-
-        Raises RunFailed if it does not fit: the run file has been changed since.
-        """
-        try:
-            for name, part in self._parts.items():
-                part.load_state_dict(state[name])
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise RunFailed(
-                say("The snapshot does not fit this run ({reason}).", reason=str(error)),
-                say("The network or the optimiser in run.toml was changed: undo that, or start a new run."),
-            ) from error
-        self._snapshot_position = state["position"]
-        for later in set(snapshots(self._folder)) - set(snapshots(self._folder, up_to=state["position"])):
-            later.unlink(missing_ok=True)  # could not be read: the one we go on from is the newest good one
-
     def _write(self, name: str, position: int, what: str) -> None:
         target = self._file(name)
         with disk_sentence(target):
@@ -199,6 +184,18 @@ class Checkpoints:
         return path.relative_to(self._folder).as_posix()
 
 
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Turn a snapshot's state that does not fit its part into a sentence: the run file was changed since."""
+    try:
+        yield
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise RunFailed(
+            say("The snapshot does not fit this run ({reason}).", reason=str(error)),
+            say("The network or the optimiser in run.toml was changed: undo that, or start a new run."),
+        ) from error
+
+
 def snapshots(folder: Path, up_to: int | None = None) -> list[Path]:
     """The snapshots of a run folder, newest position first; `up_to` leaves out later ones."""
     found = sorted((folder / "state").glob("snapshot-*.pt"), reverse=True)
@@ -206,7 +203,7 @@ def snapshots(folder: Path, up_to: int | None = None) -> list[Path]:
 
 
 def read_snapshot(folder: Path, warn: Callable[[events.Warning_], None]) -> dict[str, Any] | None:
-    """The newest snapshot that can be read, on the CPU; None if there is none. Says which ones could not be."""
+    """The newest snapshot that can be read, on the CPU; None if there is none. Unreadable ones are named and removed."""
     for path in snapshots(folder):
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -215,6 +212,7 @@ def read_snapshot(folder: Path, warn: Callable[[events.Warning_], None]) -> dict
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
             what = say("{file} can not be read ({reason}).", file=path.name, reason=str(error))
             warn(events.Warning_(what, say("The snapshot before it is used.")))
+            path.unlink(missing_ok=True)
             continue
         return state
     return None
@@ -232,7 +230,7 @@ def write_snapshot(path: Path, state: Mapping[str, Any]) -> None:
     with path.open("wb") as handle:
         honest = _HonestFile(handle)
         try:
-            torch.save(dict(state), honest)
+            torch.save(dict(state), cast(BinaryIO, honest))
         except RuntimeError as error:
             if honest.error is not None:
                 raise honest.error from error

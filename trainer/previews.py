@@ -1,126 +1,155 @@
-"""Preview pictures of a run: when they are drawn, and where they go. Drawing them never changes the training."""
+"""Pictures while training: when they are due, what they are drawn with, and where they go. Training never notices them."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from PIL import Image
+import torch
 
-from trainer.files import atomic_path
+from trainer.config.problems import read_section
+from trainer.config.run import Prompt
+from trainer.files import write_bytes
 from trainer.ipc import events
-from trainer.ipc.events import Command, Event
+from trainer.loop import Reporter, is_out_of_memory
 from trainer.messages import say
-from trainer.sampling import Artist, Interrupted, PicturePrompt, parameters_text, png_info
+from trainer.models.protocol import Components, Family
+from trainer.sampling import Encode, Look, parameters_text, png_bytes, sample, thumbnail_bytes
 
-THUMBNAIL_SIDE = 320
 
-Report = Callable[..., None]  # (event, picture=b"")
-ShouldStop = Callable[[], bool]
+class Switchable(Protocol):
+    """What is trained, as far as drawing concerns it."""
+
+    def train(self, on: bool = True) -> None: ...
 
 
 @dataclass(frozen=True)
-class PreviewRules:
-    """When pictures are drawn; numbers of 0 are off."""
+class Timing:
+    """When previews are due. `epoch_ends[e]` is the position at which epoch e (from 0) is over; the last ends the run."""
 
-    name: str
+    epoch_ends: Sequence[int]
     every_steps: int = 0
     every_epochs: int = 0
     at_start: bool = False
     at_end: bool = False
-    total_steps: int = 0
+
+    def due(self, position: int) -> bool:
+        """Whether pictures belong to the state after `position` steps."""
+        if position == 0:
+            return self.at_start
+        if position == self.epoch_ends[-1] and self.at_end:
+            return True
+        if self.every_steps and position % self.every_steps == 0:
+            return True
+        ended = position in self.epoch_ends
+        return bool(self.every_epochs and ended and (self.epoch_ends.index(position) + 1) % self.every_epochs == 0)
 
 
-class Previewer:
-    """Draws the prompts of the moment into `folder`.
+@dataclass(frozen=True)
+class Studio:
+    """What pictures are drawn with. `load_vae` brings the VAE, which is let go after each round of pictures."""
 
-    Args:
-        studio: a context that lends the model for drawing: training state put aside, the VAE at hand.
-        read_prompt: makes a prompt from a command's table; raises ValueError with a sentence for the user.
-        describe: a prompt → the text for the PNG.
-    """
+    family: Family
+    components: Components
+    trained: Switchable
+    encode: Encode
+    load_vae: Callable[[], Any]
+    ensure: Callable[[Sequence[str]], None] = lambda texts: None  # before `encode` is asked for them
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    model_name: str = ""
+    clip_skip: int = 1
+
+
+class Previews:
+    """See `trainer.loop.Previews`. Files are `samples/{name}_{position}_{index}_{seed}.png` of the run folder."""
 
     def __init__(
-        self,
-        folder: Path,
-        rules: PreviewRules,
-        prompts: Iterable[PicturePrompt],
-        studio: Callable[[Sequence[PicturePrompt]], AbstractContextManager[Artist]],
-        *,
-        read_prompt: Callable[[Mapping[str, Any]], PicturePrompt],
-        report: Report,
-        model_name: str = "",
-        clip_skip: int = 1,
+        self, folder: Path, name: str, prompts: Sequence[Prompt], timing: Timing, studio: Studio, reporter: Reporter
     ) -> None:
-        self._folder, self._rules, self.prompts = folder, rules, tuple(prompts)
-        self._studio, self._read_prompt, self._report = studio, read_prompt, report
-        self._model_name, self._clip_skip = model_name, clip_skip
-        self._drawn_at = -1
+        self._folder, self._name, self._timing, self._studio, self._reporter = folder, name, timing, studio, reporter
+        self.prompts = tuple(prompts)
 
-    def prompt_tables(self) -> tuple[Mapping[str, Any], ...]:
-        """The prompts as a snapshot keeps them."""
-        return tuple(asdict(prompt) for prompt in self.prompts)
+    def after(self, position: int, look: Look) -> None:
+        """Draw what is due and not there yet (a killed run may have got that far before)."""
+        if self._timing.due(position):
+            self._draw(position, [n for n in range(len(self.prompts)) if not self._file(position, n).exists()], look)
 
-    def start(self, should_stop: ShouldStop) -> None:
-        if self._rules.at_start:
-            self.draw(0, should_stop)
+    def draw(self, position: int, look: Look) -> None:
+        """Draw every prompt now."""
+        self._draw(position, list(range(len(self.prompts))), look)
 
-    def after(self, step: int, epoch: int, ends_epoch: bool, should_stop: ShouldStop) -> None:
-        rules = self._rules
-        by_epoch = ends_epoch and rules.every_epochs and epoch % rules.every_epochs == 0
-        by_step = rules.every_steps and step % rules.every_steps == 0
-        if by_epoch or by_step:
-            self.draw(step, should_stop)
+    def forget_after(self, position: int) -> None:
+        """Remove pictures of later positions, which a run that goes on from here will draw anew."""
+        for file in (self._folder / "samples").glob(f"{_glob_escaped(self._name)}_????????_??_*.png"):
+            digits = file.stem.removeprefix(f"{self._name}_")[:8]
+            if digits.isdecimal() and int(digits) > position:
+                file.unlink(missing_ok=True)
 
-    def finish(self, step: int, should_stop: ShouldStop) -> None:
-        if self._rules.at_end and self._drawn_at != step:
-            self.draw(step, should_stop)
-
-    def replace(self, command: Command) -> None:
-        """Take a new list of prompts; one with a mistake is refused whole, and said so."""
-        try:
-            self.prompts = tuple(self._read_prompt(table) for table in command.prompts)
-        except ValueError as error:
-            what = say("The new prompts can not be used: {reason}", reason=str(error))
-            self._report(events.Warning_(what, say("The prompts before stay.")))
-
-    def draw(self, step: int, should_stop: ShouldStop) -> None:
-        """Draw every prompt; what goes wrong is a warning, for the training is worth more than its pictures."""
-        prompts = self.prompts
-        if not prompts:
+    def replace(self, prompts: Sequence[dict[str, Any]]) -> None:
+        """Take a new list from now on; a list with a mistake is refused with a warning and the old one stays."""
+        checked = [read_section(Prompt, prompt, "samples.prompts") for prompt in prompts]
+        if problems := [problem for _, found in checked for problem in found if problem.severity == "error"]:
+            what = say("The new preview prompts can not be used ({reason}).", reason=str(problems[0]))
+            self._reporter.report(events.Warning_(what, say("The old ones stay.")))
             return
-        self._report(events.Stage("sampling", 0, len(prompts)))
+        self.prompts = tuple(prompt for prompt, _ in checked if isinstance(prompt, Prompt))
+
+    def tables(self) -> list[dict[str, Any]]:
+        """The prompts as they are, for a snapshot."""
+        return [prompt.model_dump() for prompt in self.prompts]
+
+    def _draw(self, position: int, numbers: Sequence[int], look: Look) -> None:
+        if not numbers:
+            return
+        self._reporter.report(events.Stage("sampling", 0, len(numbers)))
+        prompts = [self.prompts[number] for number in numbers]
         try:
-            with self._studio(prompts) as artist:
-                for index, picture in enumerate(artist.draw(prompts, should_stop=should_stop)):
-                    self._keep(step, index, prompts[index], picture)
-                    self._report(events.Stage("sampling", index + 1, len(prompts)))
-            self._drawn_at = step
-        except Interrupted:
-            pass  # the command that interrupted is obeyed by the loop
-        except OSError as error:
-            what = say("A preview could not be made ({reason}).", reason=error.strerror or str(error))
-            self._report(events.Warning_(what, say("The training goes on.")))
-        self._report(events.Stage("training"))
+            self._studio.ensure([text for prompt in prompts for text in (prompt.prompt, prompt.negative)])
+            with self._ready() as components:
+                for done, number in enumerate(numbers, 1):
+                    self._draw_one(components, position, number, look)
+                    self._reporter.report(events.Stage("sampling", done, len(numbers)))
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            what = say("There is not enough memory for a preview; the training goes on without it.")
+            self._reporter.report(events.Warning_(what, say("Make the previews smaller.")))
+        if position < self._timing.epoch_ends[-1]:
+            self._reporter.report(events.Stage("training"))
 
-    def _keep(self, step: int, index: int, prompt: PicturePrompt, picture: Image.Image) -> None:
-        path = self._folder / "samples" / f"{self._rules.name}_{step:08d}_{index:02d}_{prompt.seed}.png"
-        info = png_info(parameters_text(prompt, self._model_name, self._clip_skip))
-        with atomic_path(path) as temporary:
-            picture.save(temporary, "PNG", pnginfo=info)
-        file = path.relative_to(self._folder).as_posix()
-        event: Event = events.Sample(step, index, prompt.prompt, prompt.seed, file)
-        self._report(event, picture=_thumbnail(picture))
+    def _draw_one(self, components: Components, position: int, number: int, look: Look) -> None:
+        studio, prompt = self._studio, self.prompts[number]
+        picture = sample(
+            components, studio.family, [prompt], encode=studio.encode, autocast=studio.autocast, look=look
+        )[0]  # fmt: skip
+        file = self._file(position, number)
+        text = parameters_text(prompt, model=studio.model_name, clip_skip=studio.clip_skip)
+        write_bytes(file, png_bytes(picture, text))
+        relative = file.relative_to(self._folder).as_posix()
+        event = events.Sample(position, number, prompt.prompt, prompt.seed, relative)
+        self._reporter.report(event, thumbnail_bytes(picture))
+
+    @contextmanager
+    def _ready(self) -> Iterator[Components]:
+        """The model with its VAE and what is trained in eval mode; after the block all is as before."""
+        studio = self._studio
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+        studio.trained.train(False)
+        try:
+            with torch.random.fork_rng(devices=devices):
+                yield replace(studio.components, vae=studio.load_vae())
+        finally:
+            studio.trained.train(True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _file(self, position: int, number: int) -> Path:
+        seed = self.prompts[number].seed
+        return self._folder / "samples" / f"{self._name}_{position:08d}_{number:02d}_{seed}.png"
 
 
-def _thumbnail(picture: Image.Image) -> bytes:
-    """A small JPEG for windows that watch."""
-    small = picture.copy()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
+def _glob_escaped(name: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

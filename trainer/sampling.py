@@ -1,12 +1,14 @@
-"""Draws pictures from prompts with diffusers' schedulers; noise comes from the CPU, so a seed gives the same everywhere."""
+"""Draws pictures: with diffusers' schedulers and noise from the CPU, so that a seed means the same noise everywhere.
+
+`sample` draws any list of prompts in batches; `trainer.previews` uses it while training, the demo for its scores.
+"""
 
 from __future__ import annotations
 
-import importlib
+import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -14,200 +16,210 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from trainer.diffusion.process import BETA_END, BETA_START, NUM_TIMESTEPS
+from trainer.models.protocol import Components, Family
 
-
-@dataclass(frozen=True)
-class SamplerRow:
-    """A sampler: diffusers' class, its arguments, and its name in the WebUI."""
-
-    title: str
-    module: str
-    class_name: str
-    arguments: dict[str, Any]
-
-
-# Timesteps are spaced as the WebUI spaces them for the same sampler.
-SAMPLERS: dict[str, SamplerRow] = {
-    "euler_a": SamplerRow(
-        "Euler a",
-        "scheduling_euler_ancestral_discrete",
-        "EulerAncestralDiscreteScheduler",
-        {"timestep_spacing": "linspace"},
-    ),
-    "ddim": SamplerRow(
-        "DDIM",
-        "scheduling_ddim",
-        "DDIMScheduler",
-        {"timestep_spacing": "leading", "steps_offset": 1, "clip_sample": False, "set_alpha_to_one": False},
-    ),
-    "dpmpp_2m_karras": SamplerRow(
-        "DPM++ 2M Karras",
-        "scheduling_dpmsolver_multistep",
-        "DPMSolverMultistepScheduler",
-        {"timestep_spacing": "linspace", "algorithm_type": "dpmsolver++", "solver_order": 2, "use_karras_sigmas": True},
-    ),
+THUMBNAIL_PX = 256
+_BETAS = {
+    "num_train_timesteps": NUM_TIMESTEPS,
+    "beta_start": BETA_START,
+    "beta_end": BETA_END,
+    "beta_schedule": "scaled_linear",
 }
 
 
-@dataclass(frozen=True)
-class PicturePrompt:
-    """One picture to draw; sides are multiples of 8 pixels."""
+class Request(Protocol):
+    """One picture to draw; `trainer.config.run.Prompt` is one."""
 
-    prompt: str
-    negative: str = ""
-    width: int = 512
-    height: int = 512
-    steps: int = 20
-    cfg: float = 7.0
-    seed: int = 1
-    sampler: str = "euler_a"
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def negative(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def cfg(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def sampler(self) -> str: ...
 
 
-class Interrupted(Exception):  # noqa: N818  (not an error: the user wants to go on with something else)
-    """Drawing was broken off because `should_stop` said so."""
+Encode = Callable[[Sequence[str]], Tensor]  # captions -> (B, T, D)
+Look = Callable[[], None]  # called between denoising steps; may raise to stop
 
 
-@dataclass(frozen=True)
-class Artist:
-    """What draws: functions of the model, and where it lives.
+def _euler_a(prediction: str) -> Any:
+    from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+
+    return EulerAncestralDiscreteScheduler(**_BETAS, prediction_type=prediction)
+
+
+def _ddim(prediction: str) -> Any:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    settings = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}  # SD 1.x's own
+    return DDIMScheduler(**_BETAS, **settings, prediction_type=prediction)
+
+
+def _dpmpp_2m_karras(prediction: str) -> Any:
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+    return DPMSolverMultistepScheduler(**_BETAS, use_karras_sigmas=True, prediction_type=prediction)
+
+
+SCHEDULERS: dict[str, Callable[[str], Any]] = {
+    "euler_a": _euler_a,
+    "ddim": _ddim,
+    "dpmpp_2m_karras": _dpmpp_2m_karras,
+}
+SAMPLER_TITLES = {"euler_a": "Euler a", "ddim": "DDIM", "dpmpp_2m_karras": "DPM++ 2M Karras"}
+
+
+def make_scheduler(sampler: str, prediction: str = "epsilon") -> Any:
+    """diffusers' scheduler of a sampler. Raises KeyError for a name that is not in SCHEDULERS."""
+    return SCHEDULERS[sampler](prediction)
+
+
+def sample(
+    components: Components,
+    family: Family,
+    requests: Sequence[Request],
+    *,
+    encode: Encode | None = None,
+    batch_size: int = 1,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    look: Look = lambda: None,
+) -> list[Image.Image]:
+    """One picture for each request, in order. What a picture shows does not depend on its neighbours in the batch
+    (but for rounding).
 
     Args:
-        predict: (noisy (B, C, h, w), timesteps (B,), text states (B, T, D)) → prediction (B, C, h, w).
-        encode_text: prompts → text states (B, T, D).
-        decode: latents (B, C, h, w) → pictures (B, 3, H, W) in [-1, 1].
-        precision: makes the context in which predictions are computed (autocast).
-        latent_shape: (width, height) in pixels → (C, h, w).
+        components: UNet and VAE, and the text encoder unless `encode` is given; where the UNet is, pictures are drawn.
+        family: of the components.
+        requests: those alike in size, steps, scale and sampler are drawn together.
+        encode: prompts to text states; the text encoder with clip skip 1 if not given.
+        batch_size: pictures at once.
+        autocast: gives the precision's context.
+        look: called before every denoising step.
+
+    No global generator is touched, and no gradient is kept.
     """
-
-    predict: Callable[[Tensor, Tensor, Tensor], Tensor]
-    encode_text: Callable[[Sequence[str]], Tensor]
-    decode: Callable[[Tensor], Tensor]
-    precision: Callable[[], AbstractContextManager[object]]
-    latent_shape: Callable[[int, int], tuple[int, int, int]]
-    prediction: str = "epsilon"
-    device: torch.device | str = "cpu"
-    dtype: torch.dtype = torch.float32
-
-    def draw(
-        self,
-        prompts: Sequence[PicturePrompt],
-        *,
-        batch_size: int = 1,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> Iterator[Image.Image]:
-        """Draw each prompt, in order. Neighbours of the same size and sampler are drawn together, up to `batch_size`.
-
-        A picture depends on its own prompt and seed alone (to rounding, for other batch sizes). Raises Interrupted.
-        """
-        for portion in _portions(prompts, batch_size):
-            latents = self.draw_latents(portion, should_stop=should_stop)
-            for number in range(len(portion)):  # one at a time: the VAE needs more memory than the UNet
-                yield to_picture(self.decode(latents[number : number + 1]))
-
-    @torch.no_grad()
-    def draw_latents(
-        self, prompts: Sequence[PicturePrompt], *, should_stop: Callable[[], bool] = lambda: False
-    ) -> Tensor:
-        """Latents (B, C, h, w) float32 of prompts that share everything but texts and seeds. Raises Interrupted."""
-        first = prompts[0]
-        scheduler = make_scheduler(first.sampler, self.prediction)
-        scheduler.set_timesteps(first.steps, device=self.device)
-        shape = self.latent_shape(first.width, first.height)
-        generators = [torch.Generator().manual_seed(prompt.seed) for prompt in prompts]
-        latents = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
-        latents = latents * scheduler.init_noise_sigma
-        with self.precision():
-            cond = self._cond(prompts)
-        for timestep in scheduler.timesteps:
-            if should_stop():
-                raise Interrupted
-            guided = self._guided(scheduler.scale_model_input(latents, timestep), timestep, cond, first.cfg)
-            noise = {"generator": generators} if _takes_generator(scheduler) else {}
-            latents = scheduler.step(guided, timestep, latents, return_dict=False, **noise)[0]
-        return latents
-
-    def _cond(self, prompts: Sequence[PicturePrompt]) -> Tensor:
-        """Text states (2B, T, D): negative ones first. Without guidance (CFG 1) the positive ones alone."""
-        texts = [prompt.prompt for prompt in prompts]
-        if prompts[0].cfg != 1.0:
-            texts = [prompt.negative for prompt in prompts] + texts
-        return self.encode_text(texts).to(self.device, self.dtype)
-
-    def _guided(self, noisy: Tensor, timestep: Tensor, cond: Tensor, cfg: float) -> Tensor:
-        """Classifier-free guidance: uncond + cfg × (cond − uncond), in float32."""
-        times = cond.shape[0] // noisy.shape[0]
-        noisy = torch.cat([noisy] * times).to(self.dtype)
-        with self.precision():
-            prediction = self.predict(noisy, timestep.to(self.device).expand(noisy.shape[0]), cond).float()
-        if times == 1:
-            return prediction
-        negative, positive = prediction.chunk(2)
-        return negative + cfg * (positive - negative)
+    encoder = encode or (lambda texts: family.encode_text(components, texts))
+    pictures: dict[int, Image.Image] = {}
+    with torch.no_grad():
+        for numbers in _portions(requests, batch_size):
+            chosen = [requests[number] for number in numbers]
+            latents = draw_latents(components, family, chosen, encoder, autocast, look)
+            for number, latent in zip(numbers, latents, strict=True):
+                pictures[number] = to_picture(family.decode(components.vae, latent[None])[0])
+    return [pictures[number] for number in range(len(requests))]
 
 
-def make_scheduler(sampler: str, prediction: str) -> Any:
-    """diffusers' scheduler for a row of SAMPLERS on Stable Diffusion's noise levels. Raises KeyError."""
-    row = SAMPLERS[sampler]
-    kind = getattr(importlib.import_module(f"diffusers.schedulers.{row.module}"), row.class_name)
-    return kind(
-        num_train_timesteps=NUM_TIMESTEPS,
-        beta_start=BETA_START,
-        beta_end=BETA_END,
-        beta_schedule="scaled_linear",
-        prediction_type=prediction,
-        **row.arguments,
-    )
+def draw_latents(
+    components: Components,
+    family: Family,
+    requests: Sequence[Request],
+    encode: Encode,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    look: Look = lambda: None,
+) -> Tensor:
+    """Finished latents (B, C, h, w) float32 of requests alike in all but prompts and seeds."""
+    first = requests[0]
+    device = next(components.unet.parameters()).device
+    scheduler = make_scheduler(first.sampler, components.prediction)
+    scheduler.set_timesteps(first.steps, device=device)
+    generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+    noise = [torch.randn(_shape(family, request), generator=own) for request, own in zip(requests, generators, strict=True)]
+    latents = torch.stack(noise).to(device) * scheduler.init_noise_sigma
+    extra = {} if first.sampler == "dpmpp_2m_karras" else {"generator": generators}
+    with autocast():
+        cond = _conditions(requests, encode).to(device)
+    for timestep in scheduler.timesteps:
+        look()
+        noisy = scheduler.scale_model_input(latents, timestep)
+        with autocast():
+            prediction = _guided(components, family, noisy, timestep, cond, first.cfg)
+        latents = scheduler.step(prediction.float(), timestep, latents, return_dict=False, **extra)[0]
+    return latents
 
 
-def _takes_generator(scheduler: Any) -> bool:
-    """DDIM (without eta) and DPM++ 2M draw no noise; Euler a does, from each picture's own generator."""
-    return type(scheduler).__name__ == "EulerAncestralDiscreteScheduler"
+def _shape(family: Family, request: Request) -> tuple[int, int, int]:
+    return family.latent_channels, request.height // family.latent_factor, request.width // family.latent_factor
 
 
-def _portions(prompts: Sequence[PicturePrompt], batch_size: int) -> Iterator[list[PicturePrompt]]:
-    """Runs of neighbours that can be drawn in one batch."""
-    portion: list[PicturePrompt] = []
-    for prompt in prompts:
-        if portion and (len(portion) == batch_size or _geometry(prompt) != _geometry(portion[0])):
-            yield portion
-            portion = []
-        portion.append(prompt)
-    if portion:
-        yield portion
+def _conditions(requests: Sequence[Request], encode: Encode) -> Tensor:
+    """Text states of the prompts (B, T, D), after those of the negatives (2 B, T, D) where they guide."""
+    texts = [request.prompt for request in requests]
+    if requests[0].cfg != 1:
+        texts = [request.negative for request in requests] + texts
+    distinct = list(dict.fromkeys(texts))
+    states = encode(distinct)
+    return states[[distinct.index(text) for text in texts]]
 
 
-def _geometry(prompt: PicturePrompt) -> PicturePrompt:
-    return replace(prompt, prompt="", negative="", seed=0)
+def _guided(
+    components: Components, family: Family, noisy: Tensor, timestep: Tensor, cond: Tensor, scale: float
+) -> Tensor:
+    """The prediction under guidance: without + scale × (with - without)."""
+    rounds = len(cond) // len(noisy)
+    inputs = torch.cat([noisy] * rounds)
+    prediction = family.predict(components, inputs, timestep.expand(len(inputs)), cond)
+    if rounds == 1:
+        return prediction
+    without, with_prompt = prediction.float().chunk(2)
+    return without + scale * (with_prompt - without)
+
+
+def _portions(requests: Sequence[Request], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of requests that can be drawn together, at most `batch_size` in each."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for number, one in enumerate(requests):
+        alike.setdefault((one.width, one.height, one.steps, one.cfg, one.sampler), []).append(number)
+    for numbers in alike.values():
+        yield from (numbers[at : at + batch_size] for at in range(0, len(numbers), batch_size))
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
-    """An RGB picture of pixels (1, 3, H, W) in about [-1, 1]."""
-    values = ((pixels[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return Image.fromarray(values.permute(1, 2, 0).contiguous().cpu().numpy())
+    """A picture from (3, H, W) in [-1, 1]; what is beyond (or not a number) is cut off."""
+    scaled = ((torch.nan_to_num(pixels.float()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(scaled.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
-def parameters_text(prompt: PicturePrompt, model_name: str, clip_skip: int, model_hash: str | None = None) -> str:
-    """The text that the WebUI writes into a PNG and reads back from it."""
-    lines = [prompt.prompt]
-    if prompt.negative:
-        lines.append(f"Negative prompt: {prompt.negative}")
-    entries = {
-        "Steps": prompt.steps,
-        "Sampler": SAMPLERS[prompt.sampler].title,
-        "CFG scale": f"{prompt.cfg:g}",
-        "Seed": prompt.seed,
-        "Size": f"{prompt.width}x{prompt.height}",
-        **({"Model hash": model_hash[:10]} if model_hash else {}),
-        "Model": model_name.replace(",", " "),
-        **({"Clip skip": clip_skip} if clip_skip > 1 else {}),
+def parameters_text(request: Request, *, model: str, clip_skip: int = 1) -> str:
+    """What the WebUI writes into a PNG's `parameters`, so that its PNG Info page reads ours."""
+    lines = [request.prompt]
+    if request.negative:
+        lines.append(f"Negative prompt: {request.negative}")
+    facts = {
+        "Steps": request.steps,
+        "Sampler": SAMPLER_TITLES[request.sampler],
+        "CFG scale": f"{request.cfg:g}",
+        "Seed": request.seed,
+        "Size": f"{request.width}x{request.height}",
+        "Model": model.replace(",", " "),
+        "Clip skip": clip_skip,
         "RNG": "CPU",
     }
-    lines.append(", ".join(f"{name}: {value}" for name, value in entries.items()))
-    return "\n".join(lines)
+    return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in facts.items())])
 
 
-def png_info(parameters: str) -> PngInfo:
-    """The chunk that carries `parameters`."""
+def png_bytes(picture: Image.Image, parameters: str) -> bytes:
+    """The picture as a PNG with that text."""
     info = PngInfo()
-    info.add_itxt("parameters", parameters)
-    return info
+    info.add_itxt("parameters", parameters) if not parameters.isascii() else info.add_text("parameters", parameters)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def thumbnail_bytes(picture: Image.Image) -> bytes:
+    """The picture as a small JPEG."""
+    small = picture.copy()
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainer.ipc import events
-from trainer.ipc.events import Command
-from trainer.ipc.station import Station
+from trainer.orders import Ending, Orders
 from trainer.worker import Job
 
 if TYPE_CHECKING:
@@ -24,15 +23,14 @@ def train(job: Job) -> events.Done:
     from trainer.build import build_run
     from trainer.loop import train as train_parts
 
-    listening = _WhileBuilding(station)
+    orders = Orders(station)
     try:
-        built = build_run(job.run, job.folder.path, station, listening.check)
-    except _Ended as ended:
-        return events.Done(station.status.step, ended.outcome)
+        built = build_run(job.run, job.folder.path, station, orders)
+    except Ending:
+        return events.Done(station.status.step, "aborted" if orders.abort else "stopped")
     try:
         _announce(job, built)
-        listening.pass_on()
-        return train_parts(built.parts, station)
+        return train_parts(built.parts, station, orders)
     finally:
         built.close()
 
@@ -40,55 +38,19 @@ def train(job: Job) -> events.Done:
 def _announce(job: Job, built: Built) -> None:
     """Say where the run goes on, and its arithmetic."""
     plan, status = built.plan, job.station.status
+    epochs, steps = plan.num_epochs, plan.steps_per_epoch
     job.station.report(
         events.Hello(
             events.VERSION,
             status.pid,
             status.started,
-            built.parts.done,
+            built.parts.start,
             plan.total_steps,
-            plan.num_epochs,
-            plan.steps_per_epoch,
+            epochs,
+            steps,
             built.device,
             job.changes,
         )
     )
-    job.station.report(
-        events.Plan(
-            plan.total_steps,
-            plan.steps_per_epoch,
-            plan.num_epochs,
-            plan.num_train,
-            plan.num_class,
-            plan.batch_size,
-            plan.accumulation,
-        )
-    )
-
-
-class _Ended(Exception):
-    """The user asked to end while the parts were being built."""
-
-    def __init__(self, outcome: str) -> None:
-        super().__init__(outcome)
-        self.outcome = outcome
-
-
-class _WhileBuilding:
-    """Commands that come before the training has begun: an end is obeyed at once, the others wait."""
-
-    def __init__(self, station: Station) -> None:
-        self._station = station
-        self._waiting: list[Command] = []
-
-    def check(self) -> None:
-        """Called often; raises if the run is to end."""
-        for command in self._station.poll():
-            if command.name in ("stop", "abort"):
-                raise _Ended("stopped" if command.name == "stop" else "aborted")
-            self._waiting.append(command)
-
-    def pass_on(self) -> None:
-        """Give the training what has waited."""
-        for command in self._waiting:
-            self._station.command(command)
+    images = plan.num_train, plan.num_class
+    job.station.report(events.Plan(plan.total_steps, steps, epochs, *images, plan.batch_size, plan.accumulation))

@@ -1,0 +1,31 @@
+"""Documents that name what the code has: a line on every dependency, and commands that the launcher knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from installers.stamp import requirement_lists
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_dependency_has_a_line_and_no_line_is_left_over() -> None:
+    lists = requirement_lists(ROOT / "pyproject.toml")
+    wanted = {re.split(r"[ <>=!;\[~]", line, maxsplit=1)[0] for lines in lists.values() for line in lines}
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)) == wanted
+
+
+def test_both_readmes_and_ci_name_the_same_commands() -> None:
+    for name in ("README.md", "README.zh-CN.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "./gui.sh demo" in text and "./gui.sh test" in text, name
+    assert "exec ./gui.sh test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -181,6 +181,28 @@ def test_broken_pictures_are_named_once_and_the_others_go_on(pictures: Path, tmp
         latents.moments(item.id, flip=True)
 
 
+def test_every_copy_of_a_broken_picture_is_named(tmp_path: Path) -> None:
+    dataset(tmp_path, {"1_a": 1})
+    cut = save(tmp_path / "1_a" / "cut.png", 300, 300)
+    cut.write_bytes(cut.read_bytes()[:-5000])
+    shutil.copy(cut, tmp_path / "1_a" / "copy.png")
+    with Store(None) as store:
+        latents = Latents(store, "vae")
+        broken = latents.encode(latents.find(jobs_of(tmp_path)), Vae())
+    assert sorted(entry.path.name for entry in broken) == ["copy.png", "cut.png"]
+
+
+def test_a_picture_changed_while_the_run_starts_is_not_kept_under_its_old_name(pictures: Path, tmp_path: Path) -> None:
+    jobs = jobs_of(pictures)
+    save(jobs[0].path, 120, 110, seed=77)
+    os.utime(jobs[1].path, (1e9, 1e9))  # only the time: still the same picture
+    with Store(tmp_path / "cache", limit_bytes=10**9) as store:
+        latents = Latents(store, "vae")
+        skipped = latents.encode(latents.find(jobs), Vae())
+        assert [entry.path for entry in skipped] == [jobs[0].path] and "was changed" in str(skipped[0].why)
+        assert latents.find(jobs) == [jobs[0]]
+
+
 def test_the_decoding_threads_stay_ahead_but_not_far(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(40):
         save(pictures / "2_猫" / f"more {number}.png", 64, 64)

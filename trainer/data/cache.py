@@ -47,11 +47,15 @@ class LatentJob:
     """One picture as it is encoded: which file, which part of it, at which size, mirrored or not."""
 
     item: int
-    path: Path
+    facts: FileFacts
     sha256: str
     box: Box
     bucket: Bucket
     flip: bool = False
+
+    @property
+    def path(self) -> Path:
+        return self.facts.path
 
 
 def latent_jobs(
@@ -64,7 +68,7 @@ def latent_jobs(
             bucket = rules.choose(item.size)
             box = crop_box(item.size, bucket)
             jobs += [
-                LatentJob(item.id, item.path, hashes[item.path], box, bucket, mirrored)
+                LatentJob(item.id, item.facts, hashes[item.path], box, bucket, mirrored)
                 for mirrored in ((False, True) if flip else (False,))
             ]
     return jobs
@@ -89,6 +93,7 @@ class Latents:
         self._store, self._identity, self._dtype, self._compute = store, identity, dtype, compute
         self._alpha_colour = alpha_colour
         self._keys: dict[tuple[int, bool], str] = {}
+        self._copies: dict[str, dict[Path, None]] = {}  # every file of a content, in order
 
     def find(self, jobs: Sequence[LatentJob], on_progress: Progress | None = None) -> list[LatentJob]:
         """Take what the cache holds; returns the jobs that must be encoded (each content once, damaged ones included)."""
@@ -96,6 +101,7 @@ class Latents:
         present: set[str] = set()
         for done, job in enumerate(jobs, 1):
             key = self._keys[job.item, job.flip] = self._key(job)
+            self._copies.setdefault(job.sha256, {})[job.path] = None
             if key not in present and key not in missing:
                 if self._store.has(key):
                     present.add(key)
@@ -115,22 +121,24 @@ class Latents:
         device: torch.device | str = "cpu",
         on_progress: Progress | None = None,
     ) -> tuple[Skipped, ...]:
-        """Decode in threads, encode by bucket, keep; returns the pictures whose pixels turned out to be broken.
+        """Decode in threads, encode by bucket, keep; returns the files (copies too) whose pixels turned out to be broken.
 
         Batches of more than one may differ from single pictures in the last bits; on a CPU leave it at one.
         """
-        broken: list[Skipped] = []
+        broken: dict[Path, Skipped] = {}
         done = 0
         for portion in _by_bucket(_decoded(jobs, self._alpha_colour, threads), batch_size):
             good = [(job, pixels) for job, pixels in portion if not isinstance(pixels, Message)]
-            broken += [Skipped(job.path, why) for job, why in portion if isinstance(why, Message)]
+            for job, why in portion:
+                if isinstance(why, Message):
+                    broken |= {path: Skipped(path, why) for path in self._copies[job.sha256]}
             if good:
                 self._keep([job for job, _ in good], *encode(_to_tensor([pixels for _, pixels in good], device)))
             done += len(portion)
             if on_progress:
                 on_progress(done, len(jobs))
         self._store.shrink()
-        return tuple({skipped.path: skipped for skipped in broken}.values())
+        return tuple(broken.values())
 
     def moments(self, item: int, *, flip: bool = False) -> tuple[Tensor, Tensor]:
         """Mean and deviation (C, h, w). Raises RunFailed if the entry has been lost since `find`."""
@@ -244,9 +252,13 @@ def _decoded(jobs: Sequence[LatentJob], alpha_colour: Colour, threads: int) -> I
 
     def decode(job: LatentJob) -> Pixels | Message:
         try:
-            return load_pixels(job.path, box=job.box, bucket=job.bucket, flip=job.flip, alpha_colour=alpha_colour)
+            pixels = load_pixels(job.path, box=job.box, bucket=job.bucket, flip=job.flip, alpha_colour=alpha_colour)
+            changed = _has_changed(job)  # then these pixels would be kept under the old content's name
         except CannotUse as cannot:
             return cannot.why
+        except FileNotFoundError:
+            return say("it is gone")
+        return say("it was changed while the run was starting") if changed else pixels
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     ahead: deque[tuple[LatentJob, Future[Pixels | Message]]] = deque()
@@ -261,6 +273,14 @@ def _decoded(jobs: Sequence[LatentJob], alpha_colour: Colour, threads: int) -> I
             yield first, pixels.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _has_changed(job: LatentJob) -> bool:
+    """Whether the file is no longer what was hashed. (Times alone can differ: a Windows folder lists them late.)"""
+    if FileFacts.of(job.path) == job.facts:
+        return False
+    with job.path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest() != job.sha256
 
 
 def _by_bucket(decoded: Iterable[Decoded], batch_size: int) -> Iterator[list[Decoded]]:

@@ -45,7 +45,7 @@ def test_the_formula_of_the_manual() -> None:
     plan = plan_steps(samples, batch_size=4, accumulation=3, epochs=7)
     assert plan.steps_per_epoch == ceil((ceil(80 / 4) + ceil(70 / 4)) / 3) == 13
     assert plan.total_steps == 91 and plan.num_train == 150 and plan.num_class == 0
-    assert "13 steps. 7 epochs: 91 steps." in str(plan.sentence())
+    assert "÷ batch size 4 → 38 batches ÷ accumulation 3 → 13 steps × epochs 7 = 91 steps." in str(plan.sentence())
 
 
 def test_class_pictures_double_the_epoch_however_many_there_are() -> None:
@@ -65,6 +65,7 @@ def test_epochs_may_differ_where_class_pictures_rotate_and_the_sentence_says_so(
 
 def test_where_epochs_end() -> None:
     plan = plan_steps([Sample(0, 3, False, BUCKETS[0])], steps=7)
+    assert "3 steps an epoch. The run ends after 7 steps, in epoch 3." in str(plan.sentence())
     assert [step for step in range(7) if plan.ends_epoch(step)] == [2, 5, 6]
     with pytest.raises(IndexError):
         plan.position(7)

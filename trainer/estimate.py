@@ -74,17 +74,24 @@ class StepPlan:
             "epochs": self.num_epochs,
             "total": self.total_steps,
         }
-        if self.is_even:
+        if not self.is_even:
             return say(
-                "An epoch: {train} training pictures (repeats counted) and {classes} class pictures in {buckets} sizes; "
-                "in batches of {batch} that is {batches} batches, {accumulation} a step: {steps} steps. "
-                "{epochs} epochs: {total} steps.",
+                "{train} training and {classes} class pictures in the first epoch (repeats counted; sizes: {buckets}) "
+                "÷ batch size {batch} → {batches} batches ÷ accumulation {accumulation} → {steps} steps. Class pictures "
+                "take turns, so other epochs can differ a little. Epochs: {epochs}; steps in all: {total}.",
+                **values,
+            )
+        if self.total_steps < self.steps_per_epoch * self.num_epochs:
+            return say(
+                "{train} training and {classes} class pictures an epoch (repeats counted; sizes: {buckets}) "
+                "÷ batch size {batch} → {batches} batches ÷ accumulation {accumulation} → {steps} steps an epoch. "
+                "The run ends after {total} steps, in epoch {epochs}.",
                 **values,
             )
         return say(
-            "An epoch: {train} training pictures (repeats counted) and {classes} class pictures in {buckets} sizes; "
-            "in batches of {batch} that is {batches} batches in the first epoch, {accumulation} a step: {steps} steps. "
-            "Class pictures take turns, so other epochs can differ a little. {epochs} epochs: {total} steps.",
+            "{train} training and {classes} class pictures an epoch (repeats counted; sizes: {buckets}) "
+            "÷ batch size {batch} → {batches} batches ÷ accumulation {accumulation} → {steps} steps × epochs {epochs} "
+            "= {total} steps.",
             **values,
         )
 

@@ -88,7 +88,7 @@ def test_an_empty_caption_file_is_an_empty_caption_and_said(tmp_path: Path) -> N
     (folder / "00.txt").touch()
     found = index_dataset([Entry(str(tmp_path))])
     assert (found.items[0].caption, found.items[0].caption_source) == ("", "file")
-    assert "1 caption files are empty (00.png)" in words(found)[0]
+    assert "empty caption files: 1 (00.png)" in words(found)[0]
 
 
 def test_other_encodings_are_read_and_reported(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_other_encodings_are_read_and_reported(tmp_path: Path) -> None:
     (folder / "01.txt").write_bytes(b"na\xef")
     found = index_dataset([Entry(str(tmp_path))])
     assert found.items[0].caption == "一只黑色的猫坐在红色的沙发上"
-    assert "not UTF-8; they were read as gb18030" in words(found)[0]
-    assert "encoding of 1 captions is doubtful (01.txt)" in words(found)[1]
+    assert "not UTF-8: 2, read as gb18030" in words(found)[0]
+    assert "encoding is doubtful: 1 (01.txt)" in words(found)[1]
 
 
 def test_a_caption_that_cannot_be_read_is_named_and_the_words_are_used(tmp_path: Path) -> None:
@@ -180,11 +180,11 @@ def test_pain_point_number_one_no_data_found(tmp_path: Path) -> None:
     dataset(tmp_path / "zero", {"0_rufus": 1})
     with pytest.raises(BadInput, match="0 repeats"):
         index_dataset([Entry(str(tmp_path / "zero"))])
-    with pytest.raises(BadInput, match=r"2 folders can't be used:\n- .*gone.*\n- .*empty"):
+    with pytest.raises(BadInput, match=r"Folders that can't be used: 2\n- .*gone.*\n- .*empty"):
         index_dataset([Entry(str(tmp_path / "gone")), Entry(str(tmp_path / "empty"))])
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").touch()
-    with pytest.raises(BadInput, match=r"1 files were left out, such as:\n.*a.png is left out: the file is empty"):
+    with pytest.raises(BadInput, match=r"Files left out: 1, such as:\n.*a.png is left out: the file is empty"):
         index_dataset([Entry(str(tmp_path / "broken"))])
     with pytest.raises(BadInput, match="No picture to learn"):
         index_dataset([Entry(str(tmp_path / "gone"), enabled=False)])
@@ -197,7 +197,7 @@ def test_what_lies_in_the_wrong_place_is_said(tmp_path: Path) -> None:
     found = index_dataset([Entry(str(tmp_path))])
     assert len(found.items) == 1
     text = "\n".join(words(found))
-    assert "1 pictures lie beside" in text and "dogs: its name doesn't begin" in text
+    assert "beside its numbered folders are not used (1)" in text and "dogs: its name doesn't begin" in text
     assert "5_empty: there are no pictures" in text and "0_off: 0 repeats" in text
     inner = tmp_path / "10_cat"
     save(inner / "more" / "a.png")
@@ -219,7 +219,7 @@ def test_the_same_stem_twice_is_warned(tmp_path: Path) -> None:
 
 def test_pictures_without_any_words_are_warned(tmp_path: Path) -> None:
     dataset(tmp_path, {"3_": 2})
-    assert "2 pictures have no caption" in words(index_dataset([Entry(str(tmp_path))]))[0]
+    assert "pictures without a caption: 2" in words(index_dataset([Entry(str(tmp_path))]))[0]
 
 
 def test_regularisation_folders_and_the_same_picture_in_both(tmp_path: Path) -> None:

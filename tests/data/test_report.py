@@ -37,8 +37,8 @@ def test_small_and_long_pictures_are_doubtful(tmp_path: Path) -> None:
     save(tmp_path / "1_a" / "fine.png", 500, 500)
     texts = [str(warning) for warning in describe_folder(Entry(str(tmp_path)), bucketing=RULES).warnings]
     assert texts == [
-        "1 pictures are less than half as large as they are trained and will look soft (small.png).",
-        "1 pictures are so long or wide that less than half of them is trained (long.png).",
+        "Pictures less than half as large as they are trained: 1 (small.png). They will look soft.",
+        "Pictures so long or wide that less than half of them is trained: 1 (long.png).",
     ]
 
 
@@ -46,7 +46,7 @@ def test_what_leads_to_nothing_is_a_problem_not_a_crash(tmp_path: Path) -> None:
     report = describe_folder(Entry(str(tmp_path / "gone")))
     assert "does not exist" in str(report.problem) and report.num_pictures == 0
     (tmp_path / "a.png").touch()
-    assert "None of its 1 pictures can be used" in str(describe_folder(Entry(str(tmp_path))).problem)
+    assert "None of its pictures (1) can be used" in str(describe_folder(Entry(str(tmp_path))).problem)
 
 
 def test_it_can_be_stopped(tmp_path: Path) -> None:

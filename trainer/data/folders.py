@@ -117,7 +117,7 @@ def _inside(
     if listing.pictures:
         warnings.append(
             say(
-                "{folder}: {count} pictures lie beside its numbered folders and are not used; "
+                "{folder}: pictures beside its numbered folders are not used ({count}); "
                 "put them into one of those, or into a folder of their own.",
                 folder=path.name,
                 count=len(listing.pictures),

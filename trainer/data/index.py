@@ -113,7 +113,7 @@ def index_dataset(
         raise BadInput(both.problems[0])
     if both.problems:
         lines = "\n".join(f"- {problem}" for problem in both.problems)
-        raise BadInput(say("{count} folders can't be used:\n{lines}", count=len(both.problems), lines=lines))
+        raise BadInput(say("Folders that can't be used: {count}\n{lines}", count=len(both.problems), lines=lines))
     if not train.items:
         raise BadInput(say("No picture to learn can be used."), _reasons(both.skipped))
     if reg.folders and not reg.items:
@@ -152,7 +152,11 @@ def refuse_overlap(index: Index, memo: Memo) -> None:
     if pairs:
         names = "\n".join(f"{ours}\n{theirs}" for ours, theirs in pairs[:_NAMED])
         raise BadInput(
-            say("{count} pictures are both training and class pictures:\n{names}", count=len(pairs), names=names),
+            say(
+                "The same picture is both a training and a class picture ({count} times):\n{names}",
+                count=len(pairs),
+                names=names,
+            ),
             say("Take them out of one of the folders."),
         )
 
@@ -317,7 +321,7 @@ def _read_captions(folder: PictureFolder, pictures: Sequence[FileFacts], extensi
     empty = [path.name for path, text in texts.items() if not text]
     if empty:
         warnings.append(
-            say("{folder}: {count} caption files are empty ({names}); their pictures are trained without words.",
+            say("{folder}: empty caption files: {count} ({names}). Their pictures are trained without words.",
                 folder=folder.name, count=len(empty), names=_names(empty))
         )  # fmt: skip
     return _Captions(texts, decoded.encodings, tuple(warnings), tuple(skipped))
@@ -327,12 +331,12 @@ def _encoding_warnings(folder: PictureFolder, encodings: Mapping[str, int], doub
     others = {name: count for name, count in encodings.items() if name != "utf-8"}
     if others:
         yield say(
-            "{folder}: {count} captions are not UTF-8; they were read as {encodings}. Check that their words look right.",
+            "{folder}: captions that are not UTF-8: {count}, read as {encodings}. Check that their words look right.",
             folder=folder.name, count=sum(others.values()), encodings=", ".join(sorted(others)),
         )  # fmt: skip
     if doubtful:
         yield say(
-            "{folder}: the encoding of {count} captions is doubtful ({names}); save them as UTF-8 to be sure.",
+            "{folder}: captions whose encoding is doubtful: {count} ({names}). Save them as UTF-8 to be sure.",
             folder=folder.name, count=len(doubtful), names=_names(sorted(doubtful)),
         )  # fmt: skip
 
@@ -350,7 +354,7 @@ def _same_stems(folder: PictureFolder, pictures: Sequence[FileFacts]) -> Iterato
 def _no_words(folder: PictureFolder, items: Sequence[Item]) -> Iterator[Message]:
     without = [item.path.name for item in items if item.caption_source == "folder"]
     if without and not folder.words:
-        yield say("{folder}: {count} pictures have no caption, and the folder's name has no words for them ({names}).",
+        yield say("{folder}: pictures without a caption: {count} ({names}). The folder's name has no words for them either.",
                   folder=folder.name, count=len(without), names=_names(without))  # fmt: skip
 
 
@@ -363,7 +367,7 @@ def _reasons(skipped: Sequence[Skipped]) -> Message | None:
     if not skipped:
         return say("Choose folders with pictures in them.")
     lines = "\n".join(str(entry.sentence()) for entry in skipped[:_NAMED])
-    return say("{count} files were left out, such as:\n{lines}", count=len(skipped), lines=lines)
+    return say("Files left out: {count}, such as:\n{lines}", count=len(skipped), lines=lines)
 
 
 Result = TypeVar("Result")

@@ -121,7 +121,7 @@ def _report(index: Index, bucketing: Bucketing | None) -> FolderReport:
 def _nothing_usable(index: Index) -> Message | None:
     if index.items:
         return None
-    return say("None of its {count} pictures can be used.", count=len(index.skipped))
+    return say("None of its pictures ({count}) can be used.", count=len(index.skipped))
 
 
 def _summaries(index: Index) -> tuple[FolderSummary, ...]:
@@ -145,12 +145,12 @@ def shape_warnings(items: tuple[Item, ...], bucketing: Bucketing) -> tuple[Messa
     warnings = []
     if enlarged:
         warnings.append(
-            say("{count} pictures are less than half as large as they are trained and will look soft ({names}).",
+            say("Pictures less than half as large as they are trained: {count} ({names}). They will look soft.",
                 count=len(enlarged), names=", ".join(enlarged[:_NAMED]))
         )  # fmt: skip
     if cut:
         warnings.append(
-            say("{count} pictures are so long or wide that less than half of them is trained ({names}).",
+            say("Pictures so long or wide that less than half of them is trained: {count} ({names}).",
                 count=len(cut), names=", ".join(cut[:_NAMED]))
         )  # fmt: skip
     return tuple(warnings)

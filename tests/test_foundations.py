@@ -19,6 +19,14 @@ def test_a_message_survives_json_and_takes_a_translation() -> None:
     assert message.text({"{count} files in {folder}": "{folder} 中有 {count} 个文件"}.__getitem__) == "{x} 中有 3 个文件"
 
 
+def test_a_sentence_within_a_sentence_is_translated_too() -> None:
+    message = say("{path} cannot be used: {problem}", path="a", problem=say("It is {size} bytes.", size=3))
+    assert str(message) == "a cannot be used: It is 3 bytes."
+    assert Message.from_json(message.to_json()) == message
+    chinese = {"{path} cannot be used: {problem}": "{path} 无法使用：{problem}", "It is {size} bytes.": "它有 {size} 字节。"}
+    assert message.text(chinese.__getitem__) == "a 无法使用：它有 3 字节。"
+
+
 def test_a_message_without_values_is_literal() -> None:
     assert str(say("[to:{when}]")) == "[to:{when}]"
 

@@ -140,7 +140,7 @@ def export_to(
             if target.notes:
                 _merge_notes(goal.with_suffix(".json"), source, activation_text, preferred_weight)
     except NotSafetensors as error:
-        text = say("{path} cannot be exported: it {reason}.", path=str(source), reason=str(error))
+        text = say("{path} cannot be exported: {reason}.", path=str(source), reason=error.why)
         raise BadInput(text) from error
     except OSError as error:
         raise _write_error(error, target.lora_folder) from error

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
-Value = str | int | float
+Value = Union[str, int, float, "Message"]
 
 
 @dataclass(frozen=True)
 class Message:
-    """A sentence: `template` with `{names}` in it, and the values for the names."""
+    """A sentence: `template` with `{names}` in it, and the values for the names; a value may be a sentence itself."""
 
     template: str
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -26,15 +26,23 @@ class Message:
 
     def text(self, translate: Callable[[str], str] = str) -> str:
         """The sentence with its values, the template passed through `translate` first (the window gives Qt's)."""
-        return translate(self.template).format(**self.values) if self.values else translate(self.template)
+        values = {name: _shown(value, translate) for name, value in self.values.items()}
+        return translate(self.template).format(**values) if values else translate(self.template)
 
     def to_json(self) -> dict[str, Any]:
-        return {"template": self.template, "values": dict(self.values)}
+        values = {name: value.to_json() if isinstance(value, Message) else value for name, value in self.values.items()}
+        return {"template": self.template, "values": values}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Message:
         """Rebuild a message; raises KeyError if `data` is not one."""
-        return cls(str(data["template"]), dict(data.get("values", {})))
+        values = dict(data.get("values", {}))
+        inner = {name: cls.from_json(value) for name, value in values.items() if isinstance(value, Mapping)}
+        return cls(str(data["template"]), values | inner)
+
+
+def _shown(value: Value, translate: Callable[[str], str]) -> str | int | float:
+    return value.text(translate) if isinstance(value, Message) else value
 
 
 def say(template: str, **values: Value) -> Message:

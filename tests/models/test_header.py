@@ -66,7 +66,7 @@ def test_a_diffusers_folder(tmp_path: Path) -> None:
     assert inspect_file(folder).prediction == "v_prediction"
     weights = folder / "unet/diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
-    assert "unet/diffusion_pytorch_model.safetensors 9 bytes are missing" in str(inspect_file(folder).problem)
+    assert "unet/diffusion_pytorch_model.safetensors: 9 bytes are missing" in str(inspect_file(folder).problem)
     weights.unlink()
     assert "unet/ has no .safetensors weights" in str(inspect_file(folder).problem)
     (folder / "unet/config.json").write_text("{", encoding="utf-8")

@@ -181,7 +181,7 @@ class TrainedLora:
 
         problem = lora_problem(inspect_file(path))
         if problem is not None:
-            raise BadInput(say("Training cannot go on from {path}: {problem}", path=str(path), problem=str(problem)))
+            raise BadInput(say("Training cannot go on from {path}: {problem}", path=str(path), problem=problem))
         tensors = read_file(path)
         self._refuse_strangers(path, {name.split(".")[0] for name in tensors})
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import BadInput
-from trainer.messages import say
+from trainer.messages import Message, say
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
@@ -31,7 +31,11 @@ class Rules:
 
 
 class UnknownLayout(ValueError):
-    """The tensors are not laid out as the family's are; the text says what is missing."""
+    """The tensors are not laid out as the family's are: `why`."""
+
+    def __init__(self, why: Message) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 def unet_config(shapes: Shapes, rules: Rules) -> Config:
@@ -48,7 +52,7 @@ def unet_config(shapes: Shapes, rules: Rules) -> Config:
     return {
         "in_channels": in_channels,
         "out_channels": _shape(shapes, "out.2.weight")[0],
-        "block_out_channels": channels if channels[0] == width else _refuse("its first level has another width"),
+        "block_out_channels": channels if channels[0] == width else _refuse(say("its first level has another width")),
         "layers_per_block": layers,
         "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
         "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
@@ -95,11 +99,11 @@ def clip_config(shapes: Shapes, rules: Rules) -> Config:
 
 
 def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
-    return shapes[name] if name in shapes else _refuse(f"{name} is missing")
+    return shapes[name] if name in shapes else _refuse(say("{name} is missing", name=name))
 
 
-def _refuse(text: str) -> Any:
-    raise UnknownLayout(text)
+def _refuse(why: Message) -> Any:
+    raise UnknownLayout(why)
 
 
 def _matches(name: str, start: str, end: str) -> bool:

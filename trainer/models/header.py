@@ -114,14 +114,14 @@ def vae_problem(facts: ModelFacts) -> Message | None:
     if facts.kind in ("missing", "broken", "pickle"):
         return facts.problem
     if "vae" not in facts.parts:
-        return say("A VAE is needed here. {summary}", summary=str(facts.summary))
+        return say("A VAE is needed here. {summary}", summary=facts.summary)
     if facts.kind == "vae" and facts.latent_channels not in (None, 4):
         return say(
             "This VAE has {channels} latent channels and belongs to another kind of model; Stable Diffusion 1.x has 4.",
             channels=facts.latent_channels or 0,
         )
     if facts.kind == "base" and facts.family not in ("sd1", "sd2"):
-        return say("A VAE for Stable Diffusion 1.x is needed here. {summary}", summary=str(facts.summary))
+        return say("A VAE for Stable Diffusion 1.x is needed here. {summary}", summary=facts.summary)
     return None
 
 
@@ -130,9 +130,9 @@ def lora_problem(facts: ModelFacts) -> Message | None:
     if facts.kind in ("missing", "broken", "pickle"):
         return facts.problem
     if facts.kind != "lora":
-        return say("A LoRA is needed here. {summary}", summary=str(facts.summary))
+        return say("A LoRA is needed here. {summary}", summary=facts.summary)
     if facts.family != "sd1":
-        return say("A LoRA made for Stable Diffusion 1.x is needed here. {summary}", summary=str(facts.summary))
+        return say("A LoRA made for Stable Diffusion 1.x is needed here. {summary}", summary=facts.summary)
     return None
 
 
@@ -182,11 +182,11 @@ def _not_safetensors(path: Path, error: NotSafetensors) -> Message:
     if error.cut_short:
         return say(
             "The file is cut short ({reason}): the download or copy is not complete. Download it again.",
-            reason=str(error),
+            reason=error.why,
         )
     if path.suffix.lower() in (".safetensors", ".sft"):
         return say(
-            "The file is damaged or no model in spite of its name ({reason}). Download it again.", reason=str(error)
+            "The file is damaged or no model in spite of its name ({reason}). Download it again.", reason=error.why
         )
     return say("This is not a model file that Athanor knows. Models are .safetensors files or diffusers folders.")
 
@@ -205,7 +205,7 @@ def _from_header(path: Path, header: Header) -> ModelFacts:
         return _base(path, header, found)
     summary = _summary(found)
     parts = frozenset({"vae"}) if found.kind == "vae" else frozenset()
-    problem = say("{summary} A base model (checkpoint) is needed here.", summary=str(summary))
+    problem = say("{summary} A base model (checkpoint) is needed here.", summary=summary)
     return ModelFacts(
         path, found.kind, found.family, summary, problem, parts=parts, latent_channels=found.latent_channels
     )
@@ -239,7 +239,7 @@ def _base(path: Path, header: Header, found: layouts.Found) -> ModelFacts:
     except BadInput as error:
         return replace(facts, problem=error.what)
     except configs.UnknownLayout as error:
-        text = say("The model is laid out as Stable Diffusion 1.x, but is not whole: {reason}.", reason=str(error))
+        text = say("The model is laid out as Stable Diffusion 1.x, but is not whole: {reason}.", reason=error.why)
         return replace(facts, kind="broken", summary=text, problem=text)
     marked = "v" if "v_pred" in header.tensors else header.metadata.get("modelspec.prediction_type", "")
     prediction = beside.get("model", {}).get("prediction") or ("v_prediction" if marked.startswith("v") else "epsilon")
@@ -303,15 +303,15 @@ def _inspect_folder(folder: Path) -> ModelFacts:
     )
     facts = replace(facts, num_bytes=sum(path.stat().st_size for path in folder.glob("*/*.safetensors")))
     if found.kind == "vae":
-        return replace(facts, problem=say("{summary} A base model (checkpoint) is needed here.", summary=str(summary)))
+        return replace(facts, problem=say("{summary} A base model (checkpoint) is needed here.", summary=summary))
     if found.family is None:
-        text = say("This is a diffusers folder of a kind that Athanor does not know ({name}).", name=found.note)
+        text = say("This is a diffusers folder of a kind that Athanor does not know ({name}).", name=found.name)
         return replace(facts, kind="unknown", summary=text, problem=text)
     if found.family not in TRAINABLE:
         return replace(facts, problem=_other_family(found.family))
-    if found.note:
+    if found.lacks is not None:
         return replace(
-            facts, kind="broken", problem=say("The model folder is not complete: {reason}.", reason=found.note)
+            facts, kind="broken", problem=say("The model folder is not complete: {reason}.", reason=found.lacks)
         )
     facts = replace(
         facts, prediction=found.prediction, native_resolution=found.native_resolution, dtype=_folder_dtype(folder)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.messages import Message, say
 from trainer.models import configs
 from trainer.models.configs import Rules, Shapes
 from trainer.models.keys import LDM_CLIP, LDM_CLIP_SHORT, LDM_UNET, LDM_VAE
@@ -16,7 +17,7 @@ from trainer.models.safetensors_file import NotSafetensors, read_header
 
 @dataclass(frozen=True)
 class Found:
-    """What tensors look like; `note` says what a folder lacks or what it calls itself."""
+    """What tensors look like; of a folder, also the `name` that it gives itself and what it `lacks`."""
 
     kind: Any
     family: str | None = None
@@ -25,7 +26,8 @@ class Found:
     latent_channels: int | None = None
     prediction: str | None = None
     native_resolution: int | None = None
-    note: str = ""
+    name: str = ""
+    lacks: Message | None = None
 
 
 Names = Mapping[str, tuple[int, ...]]
@@ -214,16 +216,16 @@ def recognise_folder(folder: Path) -> Found | None:
     name = str(_json(folder / "model_index.json").get("_class_name", "?"))
     family = next((family for sign, family in _PIPELINES if name.startswith(sign)), None)
     if family != "sd1":
-        return Found("base", family, note=name)
+        return Found("base", family, name=name)
     unet = _json(folder / "unet/config.json") if (folder / "unet/config.json").is_file() else {}
     if unet.get("use_linear_projection"):
         return Found("base", "sd2")
     parts = frozenset(part for part in ("unet", "vae", "text_encoder") if (folder / part / "config.json").is_file())
-    note = next((text for part in sorted(parts) if (text := _weights_missing(folder / part))), "")
+    lacks = next((text for part in sorted(parts) if (text := _weights_missing(folder / part))), None)
     scheduler = folder / "scheduler/scheduler_config.json"
     prediction = _json(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else "epsilon"
     resolution = 8 * unet["sample_size"] if isinstance(unet.get("sample_size"), int) else 512
-    return Found("base", "sd1", parts, unet.get("in_channels", 4), None, prediction, resolution, note)
+    return Found("base", "sd1", parts, unet.get("in_channels", 4), None, prediction, resolution, name, lacks)
 
 
 def _vae_folder(folder: Path) -> Found | None:
@@ -233,17 +235,17 @@ def _vae_folder(folder: Path) -> Found | None:
     return Found("vae", None, frozenset({"vae"}), latent_channels=int(_json(config).get("latent_channels", 4)))
 
 
-def _weights_missing(folder: Path) -> str:
-    """What is wrong with the weights of one part, "" if nothing is."""
+def _weights_missing(folder: Path) -> Message | None:
+    """What is wrong with the weights of one part, None if nothing is."""
     files = weight_files(folder)
     if not files:
-        return f"{folder.name}/ has no .safetensors weights"
+        return say("{folder}/ has no .safetensors weights", folder=folder.name)
     for path in files:
         try:
             read_header(path)
         except NotSafetensors as error:
-            return f"{folder.name}/{path.name} {error}"
-    return ""
+            return say("{file}: {reason}", file=f"{folder.name}/{path.name}", reason=error.why)
+    return None
 
 
 def weight_files(folder: Path) -> list[Path]:

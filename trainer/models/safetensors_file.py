@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.files import atomic_path
+from trainer.messages import Message, say
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +34,11 @@ TORCH_NAMES = {
 
 
 class NotSafetensors(ValueError):
-    """The bytes are not a whole safetensors file. `cut_short` if it is only its end that is missing."""
+    """The bytes are not a whole safetensors file: `why`. `cut_short` if it is only its end that is missing."""
 
-    def __init__(self, text: str, cut_short: bool = False) -> None:
-        super().__init__(text)
+    def __init__(self, why: Message, cut_short: bool = False) -> None:
+        super().__init__(str(why))
+        self.why = why
         self.cut_short = cut_short
 
 
@@ -76,12 +78,12 @@ def read_header(path: Path) -> Header:
         handle.seek(0)
         head = handle.read(8)
         if len(head) < 8:
-            raise NotSafetensors("shorter than the 8 bytes that every header begins with", cut_short=True)
+            raise NotSafetensors(say("shorter than the 8 bytes that every header begins with"), cut_short=True)
         (header_bytes,) = struct.unpack("<Q", head)
         if header_bytes < 2 or header_bytes > MAX_HEADER_BYTES or handle.read(1) != b"{":
-            raise NotSafetensors("no header at its beginning")
+            raise NotSafetensors(say("no header at its beginning"))
         if 8 + header_bytes > file_bytes:
-            raise NotSafetensors("ends within its header", cut_short=True)
+            raise NotSafetensors(say("ends within its header"), cut_short=True)
         text = b"{" + handle.read(header_bytes - 1)
     return _parse(text, 8 + header_bytes, file_bytes)
 
@@ -90,16 +92,16 @@ def _parse(text: bytes, data_start: int, file_bytes: int) -> Header:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NotSafetensors("its header is not JSON") from error
+        raise NotSafetensors(say("its header is not JSON")) from error
     if not isinstance(data, dict):
-        raise NotSafetensors("its header is not a table")
+        raise NotSafetensors(say("its header is not a table"))
     metadata = data.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict):
-        raise NotSafetensors("its metadata is not a table")
+        raise NotSafetensors(say("its metadata is not a table"))
     tensors = {name: _tensor_info(name, entry, data_start) for name, entry in data.items()}
     end = max((info.start + info.num_bytes for info in tensors.values()), default=data_start)
     if end > file_bytes:
-        raise NotSafetensors(f"{end - file_bytes} bytes are missing at its end", cut_short=True)
+        raise NotSafetensors(say("{count} bytes are missing at its end", count=end - file_bytes), cut_short=True)
     return Header(tensors, {str(key): str(value) for key, value in metadata.items()}, data_start, file_bytes)
 
 
@@ -108,11 +110,11 @@ def _tensor_info(name: str, entry: Any, data_start: int) -> TensorInfo:
         dtype, shape, (start, end) = str(entry["dtype"]), tuple(map(int, entry["shape"])), entry["data_offsets"]
         start, end = int(start), int(end)
     except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise NotSafetensors(f"its header describes {name!r} in no way known") from error
+        raise NotSafetensors(say("its header describes {name} in no way known", name=name)) from error
     if start < 0 or end < start or min(shape, default=0) < 0:
-        raise NotSafetensors(f"its header gives {name!r} an impossible place")
+        raise NotSafetensors(say("its header gives {name} an impossible place", name=name))
     if dtype in ITEM_BYTES and math.prod(shape) * ITEM_BYTES[dtype] != end - start:
-        raise NotSafetensors(f"its header gives {name!r} a size that does not fit its shape")
+        raise NotSafetensors(say("its header gives {name} a size that does not fit its shape", name=name))
     return TensorInfo(dtype, shape, data_start + start, end - start)
 
 

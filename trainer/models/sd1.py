@@ -150,7 +150,7 @@ class StableDiffusion1:
 
 def _refuse_if(problem: Any, path: Path) -> None:
     if problem is not None:
-        raise BadInput(say("{path} cannot be used: {problem}", path=str(path), problem=str(problem)))
+        raise BadInput(say("{path} cannot be used: {problem}", path=str(path), problem=problem))
 
 
 # --- where the tensors of each part lie ---
@@ -165,7 +165,8 @@ def _plan(facts: ModelFacts, part: Part, vae: Path | None) -> PartPlan:
     try:
         return _plan_folder(path, part) if path.is_dir() else _plan_file(path, part)
     except (OSError, ValueError) as error:  # ValueError: a layout or a config that is not what it should be
-        text = say("In {path}, the {part} cannot be used: {reason}.", path=str(path), part=part, reason=str(error))
+        reason = getattr(error, "why", str(error))
+        text = say("In {path}, the {part} cannot be used: {reason}.", path=str(path), part=part, reason=reason)
         raise BadInput(text) from error
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,12 +132,7 @@ def program_environ(host: Host, root: Path) -> dict[str, str]:
 
 
 def hand_over(host: Host, root: Path, command: list[str]) -> int:
-    """Become the program: on POSIX this process turns into it, on Windows it waits and passes the exit code on."""
-    caller = host.environ.get("ATHANOR_CALLER_FOLDER")  # gui.bat had to leave the folder that it was called from
+    """Become the program, in the folder that the user called from."""
+    caller = host.environ.get("ATHANOR_CALLER_FOLDER")  # gui.bat had to leave it
     folder = Path(caller) if caller and Path(caller).is_dir() else None
-    if os.name == "nt":
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the program itself, which ends in its own way
-    if os.name == "nt" or type(host) is not Host:
-        return host.run(command, program_environ(host, root), folder)
-    sys.stdout.flush()
-    os.execve(command[0], command, program_environ(host, root))
+    return host.become(command, program_environ(host, root), folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ class Host:
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self.environ = dict(os.environ if environ is None else environ)
+        self.devices = Path("/sys/bus/pci/devices")
         self.system = {"win32": "Windows", "darwin": "Darwin"}.get(sys.platform, "Linux")
 
     def tell(self, text: str) -> None:
@@ -45,6 +47,20 @@ class Host:
         except OSError as problem:
             self.tell(f"{command[0]}: {problem}")
             return 127
+
+    def become(self, command: Sequence[str], environ: Mapping[str, str], folder: Path | None) -> int:
+        """Hand over to a program for good: on POSIX this process turns into it, so signals reach it directly.
+
+        Windows cannot do that: there this process waits, leaves Ctrl+C to the program, and passes its exit code on.
+        `folder` is where the program starts; None is the current one.
+        """
+        if os.name == "nt":
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return self.run(command, environ, folder)
+        sys.stdout.flush()
+        if folder is not None:
+            os.chdir(folder)
+        os.execve(command[0], list(command), dict(environ))
 
     def read(self, command: Sequence[str], timeout_s: float = 20.0) -> tuple[int, str]:
         """Run a command without a console; return (exit code, everything it printed); (127, "") if it cannot start."""

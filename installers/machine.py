@@ -86,7 +86,7 @@ def system_cards(host: Host) -> tuple[Card, ...]:
     if host.system == "Darwin":
         apple = platform.machine().lower() == "arm64"
         return (Card("Apple GPU", "apple"),) if apple else ()
-    return tuple(cards_of_ids(linux_display_ids(Path(host.environ.get("ATHANOR_PCI", "/sys/bus/pci/devices")))))
+    return tuple(cards_of_ids(linux_display_ids(host.devices)))
 
 
 def cards_of_ids(ids: list[tuple[str, str]]) -> list[Card]:

@@ -49,6 +49,15 @@ def test_what_leads_to_nothing_is_a_problem_not_a_crash(tmp_path: Path) -> None:
     assert "None of its pictures (1) can be used" in str(describe_folder(Entry(str(tmp_path))).problem)
 
 
+def test_a_second_look_finds_what_is_cut_short(tmp_path: Path) -> None:
+    dataset(tmp_path, {"1_a": 1})
+    cut = save(tmp_path / "1_a" / "cut.png", 300, 300)
+    cut.write_bytes(cut.read_bytes()[:-5000])
+    assert describe_folder(Entry(str(tmp_path))).num_pictures == 2
+    report = describe_folder(Entry(str(tmp_path)), verify=True)
+    assert report.num_pictures == 1 and [entry.path.name for entry in report.skipped] == ["cut.png"]
+
+
 def test_it_can_be_stopped(tmp_path: Path) -> None:
     dataset(tmp_path, {"1_a": 2})
     report = describe_folder(Entry(str(tmp_path)), should_stop=lambda: True)

@@ -58,20 +58,10 @@ def is_picture(name: str) -> bool:
     return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
 
 
-def read_size(path: Path, smallest_side: int = 1) -> Size:
+def read_size(path: Path) -> Size:
     """Upright width and height, from the header alone. Raises CannotUse with the reason."""
     with _opened(path) as picture:
-        size = _upright_size(picture)
-    if min(size) < smallest_side:
-        raise CannotUse(
-            say(
-                "it is only {width}×{height} pixels; the shorter side must have {least}",
-                width=size[0],
-                height=size[1],
-                least=smallest_side,
-            )
-        )
-    return size
+        return _upright_size(picture)
 
 
 def load_pixels(

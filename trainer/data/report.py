@@ -74,10 +74,14 @@ def describe_folder(
     caption_extension: str = ".txt",
     smallest_side: int = 1,
     memo: Memo | None = None,
+    verify: bool = False,
     on_progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FolderReport:
     """Look through one entry, for the window's thread pool. Never raises for what is on the disk.
+
+    Headers tell most of what will be skipped, in a moment; with `verify` every picture is decoded once (and remembered),
+    which also finds those that are cut short.
 
     `on_progress(done, total)` is called every 64 pictures from the calling thread; `should_stop` is asked as often.
     """
@@ -95,6 +99,7 @@ def describe_folder(
             caption_extension=caption_extension,
             smallest_side=smallest_side,
             memo=memo,
+            verify=verify,
             on_progress=progress,
         )
     except Stopped:

@@ -8,6 +8,7 @@ import importlib.metadata
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -383,7 +384,11 @@ class _Builder:
         if not notes:
             return
         torch.set_num_threads(notes["threads"])
-        changed = [f"{name} {old} → {new}" for name, new in _versions().items() if (old := notes["versions"][name]) != new]
+        changed = [
+            f"{name} {old} → {new}"
+            for name, new in _versions().items()
+            if (old := notes["versions"].get(name, new)) != new
+        ]
         if changed:
             what = say("Libraries have changed since the run began ({changes}).", changes=", ".join(changed))
             todo = say("The run goes on; its last digits may differ from an unbroken one.")
@@ -470,8 +475,12 @@ def _fingerprint(index: Index, samples: Sequence[Sample], hashes: Mapping[Path, 
 
 
 def _versions() -> dict[str, str]:
-    """The libraries on which the last digits may depend."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    """The libraries on which the last digits may depend, as far as they are installed."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _latent_bytes(job: LatentJob, family: Family) -> int:

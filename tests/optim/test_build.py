@@ -105,9 +105,15 @@ def test_text_is_read_as_people_write_it() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"weight_decai": 0.1}, "Did you mean weight_decay"), ({"zork": 1}, "It takes: betas"),
-     ({"betas": 7}, "does not take"), ({"weight_decay": "often"}, "does not take"), ({"lr": 1.0}, "has no argument lr"), ({"eps": -1}, "Invalid epsilon")],
-)  # fmt: skip
+    [
+        ({"weight_decai": 0.1}, "Did you mean weight_decay"),
+        ({"zork": 1}, "It takes: betas"),
+        ({"betas": 7}, "does not take"),
+        ({"weight_decay": "often"}, "does not take"),
+        ({"lr": 1.0}, "has no argument lr"),
+        ({"eps": -1}, "Invalid epsilon"),
+    ],
+)
 def test_bad_arguments_are_refused(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(BadInput, match=said):
         build_optimizer(OPTIMIZERS["AdamW"], groups(), arguments)

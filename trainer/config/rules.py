@@ -117,6 +117,18 @@ def adafactor_pairs(run: RunFile) -> Iterator[Problem]:
                       say("Choose the schedule adafactor, or set relative_step = false."))  # fmt: skip
 
 
+def own_rate_is_one_for_all(run: RunFile) -> Iterator[Problem]:
+    """An optimiser that finds its rate finds one for all parts."""
+    row, optimizer = OPTIMIZERS[run.optimizer.name], run.optimizer
+    if not row.own_rate or run.network.train != "both":
+        return
+    own = (optimizer.unet_rate, optimizer.text_encoder_rate)
+    rates = [optimizer.learning_rate if rate is None else rate for rate in own]
+    if 0.0 not in rates and rates[0] != rates[1]:
+        what = say("{optimizer} finds one rate for UNet and text encoder, and these differ.", optimizer=row.name)
+        yield Problem("optimizer.text_encoder_rate", what, say("Leave both empty, with a learning rate of 1."), rates[1])
+
+
 def rates_make_sense(run: RunFile) -> Iterator[Problem]:
     """Rates in the range that this optimiser is used with."""
     row, optimizer = OPTIMIZERS[run.optimizer.name], run.optimizer
@@ -206,6 +218,7 @@ RULES: tuple[Rule, ...] = (
     warmup_fits,
     arguments_are_known,
     adafactor_pairs,
+    own_rate_is_one_for_all,
     rates_make_sense,
     rank_makes_sense,
     shuffle_keeps_trigger,

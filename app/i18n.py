@@ -30,8 +30,16 @@ def translate_trainer(template: str) -> str:
 
 
 def translate_message(message: Message | None) -> str:
-    """A message of the trainer in the window's language; "" for None."""
-    return message.text(translate_trainer) if message is not None else ""
+    """A message of the trainer in the window's language; "" for None.
+
+    A value that is itself a sentence of the trainer ("a whole number", why a file is left out) is translated too.
+    """
+    if message is None:
+        return ""
+    values = {
+        name: translate_trainer(value) if isinstance(value, str) else value for name, value in message.values.items()
+    }
+    return Message(message.template, values).text(translate_trainer)
 
 
 def system_language() -> str:

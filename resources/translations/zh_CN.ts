@@ -1,0 +1,4108 @@
+<?xml version="1.0" encoding="utf-8"?>
+<!DOCTYPE TS>
+<TS version="2.1" language="zh_CN" sourcelanguage="en">
+ <context>
+  <name>app</name>
+  <message>
+   <source>1 problem</source>
+   <translation>1 个问题</translation>
+  </message>
+  <message>
+   <source>1 thing to choose</source>
+   <translation>还有 1 项要选</translation>
+  </message>
+  <message>
+   <source>1 warning</source>
+   <translation>1 条提醒</translation>
+  </message>
+  <message>
+   <source>16 to 32 is a good rank for a character or a thing. Over 128 there is no gain: the file grows and it overfits sooner.</source>
+   <translation>角色或物品用 16 到 32 的秩就很好。超过 128 没有好处：文件变大，还更容易过拟合。</translation>
+  </message>
+  <message>
+   <source>20 to 30 steps and CFG 7 show enough. The same seed gives the same noise at every step: only the LoRA differs.</source>
+   <translation>20 到 30 步、CFG 7 就足够看清。同一种子在每一步用同样的噪声：不同的只有 LoRA。</translation>
+  </message>
+  <message>
+   <source>A LoRA of rank 32 for SD 1.5 is about 36 MB in fp16.</source>
+   <translation>SD 1.5 的 LoRA，秩 32、fp16 时约 36 MB。</translation>
+  </message>
+  <message>
+   <source>A LoRA of rank {rank} is trained on {model}; {parts}.</source>
+   <translation>在 {model} 上训练一个秩为 {rank} 的 LoRA；{parts}。</translation>
+  </message>
+  <message>
+   <source>A few bad pictures hurt more than many good ones help: look at all of them.</source>
+   <translation>几张差图的害处，大过许多好图的益处：请每一张都看一遍。</translation>
+  </message>
+  <message>
+   <source>A file…</source>
+   <translation>文件…</translation>
+  </message>
+  <message>
+   <source>A folder…</source>
+   <translation>文件夹…</translation>
+  </message>
+  <message>
+   <source>A noise offset of 0.03 to 0.1 gives darker darks and brighter brights. Leave it at 0 if you don't need them.</source>
+   <translation>噪声偏移 0.03 到 0.1 能让暗处更暗、亮处更亮。不需要就保持 0。</translation>
+  </message>
+  <message>
+   <source>A number is needed here.</source>
+   <translation>这里需要一个数字。</translation>
+  </message>
+  <message>
+   <source>A part of the window failed ({reason}).</source>
+   <translation>窗口的一部分出错了（{reason}）。</translation>
+  </message>
+  <message>
+   <source>A rate of 1 is far too high for {optimizer}.</source>
+   <translation>学习率 1 对 {optimizer} 来说高得太多。</translation>
+  </message>
+  <message>
+   <source>ATHANOR_HOME moves the first one, and with it the others.</source>
+   <translation>环境变量 ATHANOR_HOME 可以移动第一个，其余的跟着走。</translation>
+  </message>
+  <message>
+   <source>About 20 pictures for a character (15 to 40): varied angles, poses and backgrounds, sharp. A style: 50 to 200.</source>
+   <translation>角色大约 20 张图（15 到 40）：角度、姿势、背景多样，清晰。画风：50 到 200 张。</translation>
+  </message>
+  <message>
+   <source>Activation text</source>
+   <translation>激活文本</translation>
+  </message>
+  <message>
+   <source>Adafactor sets its own rate from the weights while training: what is drawn is only its frame.</source>
+   <translation>Adafactor 训练时根据权重自己定学习率：这里画的只是外框。</translation>
+  </message>
+  <message>
+   <source>Add a folder…</source>
+   <translation>添加文件夹…</translation>
+  </message>
+  <message>
+   <source>Add a prompt</source>
+   <translation>添加提示词</translation>
+  </message>
+  <message>
+   <source>Aim at 1,000 to 2,000 steps for a character at batch size 1; save every epoch and choose the best.</source>
+   <translation>批大小为 1 时，角色训练 1,000 到 2,000 步为宜；每轮都保存，再挑最好的。</translation>
+  </message>
+  <message>
+   <source>Alpha is a scale, not a brake against overfitting: the update is multiplied by alpha ÷ rank. Half the rank is usual.</source>
+   <translation>alpha 是缩放系数，不是防过拟合的刹车：更新会乘以 alpha ÷ 秩。一般取秩的一半。</translation>
+  </message>
+  <message>
+   <source>An epoch shows {train} training pictures and {classes} class pictures, taken in turn: about twice the steps of a run without them.</source>
+   <translation>每轮显示 {train} 张训练图和 {classes} 张轮流取用的类别图：步数大约是没有类别图时的两倍。</translation>
+  </message>
+  <message>
+   <source>As the system</source>
+   <translation>跟随系统</translation>
+  </message>
+  <message>
+   <source>Athanor may not read or write {file}.</source>
+   <translation>Athanor 不能读写 {file}。</translation>
+  </message>
+  <message>
+   <source>Automatic</source>
+   <translation>自动</translation>
+  </message>
+  <message>
+   <source>Back to 1e-4 and 5e-5</source>
+   <translation>改回 1e-4 和 5e-5</translation>
+  </message>
+  <message>
+   <source>Back to the preset's value</source>
+   <translation>恢复预设值</translation>
+  </message>
+  <message>
+   <source>Back to the preset's value: {value}</source>
+   <translation>恢复预设值：{value}</translation>
+  </message>
+  <message>
+   <source>Base model</source>
+   <translation>底模</translation>
+  </message>
+  <message>
+   <source>Batch 8 at 512 without checkpointing: faster.</source>
+   <translation>512 分辨率、批大小 8，不开检查点：更快。</translation>
+  </message>
+  <message>
+   <source>Batch 8 at 768 without checkpointing.</source>
+   <translation>768 分辨率、批大小 8，不开检查点。</translation>
+  </message>
+  <message>
+   <source>Before training</source>
+   <translation>训练前</translation>
+  </message>
+  <message>
+   <source>Buckets</source>
+   <translation>分桶</translation>
+  </message>
+  <message>
+   <source>CPU</source>
+   <translation>CPU</translation>
+  </message>
+  <message>
+   <source>Cache</source>
+   <translation>缓存</translation>
+  </message>
+  <message>
+   <source>Cancel</source>
+   <translation>取消</translation>
+  </message>
+  <message>
+   <source>Captions</source>
+   <translation>标注</translation>
+  </message>
+  <message>
+   <source>Checking the pictures</source>
+   <translation>正在检查图片</translation>
+  </message>
+  <message>
+   <source>Choose a colour</source>
+   <translation>选择颜色</translation>
+  </message>
+  <message>
+   <source>Choose a file…</source>
+   <translation>选择文件…</translation>
+  </message>
+  <message>
+   <source>Choose a folder…</source>
+   <translation>选择文件夹…</translation>
+  </message>
+  <message>
+   <source>Choose another place, or change the rights of this one.</source>
+   <translation>请换一个位置，或修改这里的权限。</translation>
+  </message>
+  <message>
+   <source>Choose the folder that the program was installed in.</source>
+   <translation>请选择程序所在的安装文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose…</source>
+   <translation>选择…</translation>
+  </message>
+  <message>
+   <source>Click a picture to see it beside the one before training.</source>
+   <translation>点一张图，与训练前的那张并排比较。</translation>
+  </message>
+  <message>
+   <source>Clip skip: 2 for anime models, 1 for photographic ones, as you set it when you draw.</source>
+   <translation>Clip skip：动漫模型用 2，写实模型用 1，和你画图时的设置一致。</translation>
+  </message>
+  <message>
+   <source>Close</source>
+   <translation>关闭</translation>
+  </message>
+  <message>
+   <source>Copy</source>
+   <translation>复制</translation>
+  </message>
+  <message>
+   <source>Copy report</source>
+   <translation>复制报告</translation>
+  </message>
+  <message>
+   <source>Copying the LoRA</source>
+   <translation>正在复制 LoRA</translation>
+  </message>
+  <message>
+   <source>Dark</source>
+   <translation>深色</translation>
+  </message>
+  <message>
+   <source>Device</source>
+   <translation>设备</translation>
+  </message>
+  <message>
+   <source>Do not put a part of a style's own pictures here: that teaches the style to the class.</source>
+   <translation>不要把画风自己的图放一部分到这里：那样会把画风教给类别。</translation>
+  </message>
+  <message>
+   <source>Drafts and preferences</source>
+   <translation>草稿与偏好设置</translation>
+  </message>
+  <message>
+   <source>Drag to look closer, double-click for all. Dotted lines are epochs, triangles saved files.</source>
+   <translation>拖动放大，双击还原。虚线是每轮结束，三角是保存的文件。</translation>
+  </message>
+  <message>
+   <source>Drawing previews</source>
+   <translation>正在画预览图</translation>
+  </message>
+  <message>
+   <source>Drop a Stable Diffusion 1.x model here, or choose one. Or see a whole training on the small example first.</source>
+   <translation>把 Stable Diffusion 1.x 模型拖到这里，或点按钮选择。也可以先用小示例看一遍完整的训练。</translation>
+  </message>
+  <message>
+   <source>Drop a file here</source>
+   <translation>把文件拖到这里</translation>
+  </message>
+  <message>
+   <source>Drop a file or folder here</source>
+   <translation>把文件或文件夹拖到这里</translation>
+  </message>
+  <message>
+   <source>Drop a folder here</source>
+   <translation>把文件夹拖到这里</translation>
+  </message>
+  <message>
+   <source>Drop a folder with pictures here, or choose one. A kohya folder such as 10_rufus cat, or its parent, is fine.</source>
+   <translation>把放图片的文件夹拖到这里，或点按钮选择。kohya 式的文件夹（如 10_rufus cat）或它的上级都可以。</translation>
+  </message>
+  <message>
+   <source>Drop the model's folder here</source>
+   <translation>把模型文件夹拖到这里</translation>
+  </message>
+  <message>
+   <source>Duplicate this prompt</source>
+   <translation>复制这条提示词</translation>
+  </message>
+  <message>
+   <source>Each keeps its shape; none is dropped.</source>
+   <translation>每张都保持原来的比例，一张也不丢。</translation>
+  </message>
+  <message>
+   <source>Earlier picture</source>
+   <translation>较早的图</translation>
+  </message>
+  <message>
+   <source>Edit prompts…</source>
+   <translation>编辑提示词…</translation>
+  </message>
+  <message>
+   <source>Encoding the pictures</source>
+   <translation>正在编码图片</translation>
+  </message>
+  <message>
+   <source>Ended without a word</source>
+   <translation>没有留话就结束了</translation>
+  </message>
+  <message>
+   <source>Ending, and saving…</source>
+   <translation>正在结束并保存……</translation>
+  </message>
+  <message>
+   <source>Ending…</source>
+   <translation>正在结束……</translation>
+  </message>
+  <message>
+   <source>Ends at once, without saving. The last snapshot stays, and the run can go on from it.</source>
+   <translation>立即结束，不保存。最近的快照还在，可以从那里接着训练。</translation>
+  </message>
+  <message>
+   <source>Epoch</source>
+   <translation>轮（epoch）</translation>
+  </message>
+  <message>
+   <source>Everything goes into a new folder in {folder}.</source>
+   <translation>所有文件都放在 {folder} 里的一个新文件夹。</translation>
+  </message>
+  <message>
+   <source>Export</source>
+   <translation>导出</translation>
+  </message>
+  <message>
+   <source>Export the LoRA</source>
+   <translation>导出 LoRA</translation>
+  </message>
+  <message>
+   <source>Export to a WebUI…</source>
+   <translation>导出到 WebUI…</translation>
+  </message>
+  <message>
+   <source>Failed</source>
+   <translation>失败</translation>
+  </message>
+  <message>
+   <source>Figures appear here as soon as they are known.</source>
+   <translation>各项数字一算出来就显示在这里。</translation>
+  </message>
+  <message>
+   <source>File</source>
+   <translation>文件</translation>
+  </message>
+  <message>
+   <source>Find a setting</source>
+   <translation>查找设置</translation>
+  </message>
+  <message>
+   <source>Find a setting (Ctrl+F)</source>
+   <translation>查找设置 (Ctrl+F)</translation>
+  </message>
+  <message>
+   <source>Finished</source>
+   <translation>已完成</translation>
+  </message>
+  <message>
+   <source>Fold the help away (F1)</source>
+   <translation>收起帮助 (F1)</translation>
+  </message>
+  <message>
+   <source>Folder of the model</source>
+   <translation>模型的文件夹</translation>
+  </message>
+  <message>
+   <source>Folder of the program</source>
+   <translation>程序的文件夹</translation>
+  </message>
+  <message>
+   <source>Folders</source>
+   <translation>文件夹</translation>
+  </message>
+  <message>
+   <source>For a LoRA with AdamW 1e-4 is a good start, with 5e-5 for the text encoder (anime models: 1e-5).</source>
+   <translation>用 AdamW 训练 LoRA，1e-4 是好起点，文本编码器用 5e-5（动漫模型：1e-5）。</translation>
+  </message>
+  <message>
+   <source>Gallery</source>
+   <translation>图库</translation>
+  </message>
+  <message>
+   <source>Go on</source>
+   <translation>继续</translation>
+  </message>
+  <message>
+   <source>Go on continues from the last snapshot. If it happens again, lower the batch size or the resolution.</source>
+   <translation>“继续”会从最近的快照接着训练。如果再次发生，请减小批大小或分辨率。</translation>
+  </message>
+  <message>
+   <source>Go there</source>
+   <translation>去看看</translation>
+  </message>
+  <message>
+   <source>Good to know</source>
+   <translation>小贴士</translation>
+  </message>
+  <message>
+   <source>Half-downloaded files and LoRAs chosen by mistake are recognised here, before a minute is lost.</source>
+   <translation>没下完的文件、误选的 LoRA，在这里马上就能认出来，不会白等。</translation>
+  </message>
+  <message>
+   <source>Have one prompt without the trigger word: it shows whether your subject bleeds into everything.</source>
+   <translation>留一条不含触发词的提示词：能看出你的主体有没有渗进所有画面。</translation>
+  </message>
+  <message>
+   <source>Help</source>
+   <translation>帮助</translation>
+  </message>
+  <message>
+   <source>Help on the focused setting (F1)</source>
+   <translation>当前设置的帮助 (F1)</translation>
+  </message>
+  <message>
+   <source>How large each change is. The learning rate matters more than anything else here.</source>
+   <translation>每次改动有多大。这里没有什么比学习率更重要。</translation>
+  </message>
+  <message>
+   <source>How long the run is, and how the learning rate moves over it.</source>
+   <translation>训练多久，学习率在过程中怎样变化。</translation>
+  </message>
+  <message>
+   <source>How pictures are hidden in noise, and which noise levels count.</source>
+   <translation>图片怎样藏进噪声，哪些噪声级别算数。</translation>
+  </message>
+  <message>
+   <source>How strongly the WebUI applies the LoRA when you click it; 0.7 to 1 is usual.</source>
+   <translation>在 WebUI 里点这个 LoRA 时的强度；一般 0.7 到 1。</translation>
+  </message>
+  <message>
+   <source>Images</source>
+   <translation>图片</translation>
+  </message>
+  <message>
+   <source>In files: {names}</source>
+   <translation>文件里的名称：{names}</translation>
+  </message>
+  <message>
+   <source>Into</source>
+   <translation>放到</translation>
+  </message>
+  <message>
+   <source>Jump to the first</source>
+   <translation>跳到第一处</translation>
+  </message>
+  <message>
+   <source>Language</source>
+   <translation>语言</translation>
+  </message>
+  <message>
+   <source>Later picture</source>
+   <translation>较晚的图</translation>
+  </message>
+  <message>
+   <source>Learning rate</source>
+   <translation>学习率</translation>
+  </message>
+  <message>
+   <source>Learning rates over the run</source>
+   <translation>训练过程中的学习率</translation>
+  </message>
+  <message>
+   <source>Length</source>
+   <translation>长度</translation>
+  </message>
+  <message>
+   <source>Less</source>
+   <translation>减小</translation>
+  </message>
+  <message>
+   <source>Light</source>
+   <translation>浅色</translation>
+  </message>
+  <message>
+   <source>Line {line}, {setting}: {value} is not possible.</source>
+   <translation>第 {line} 行，{setting}：{value} 不行。</translation>
+  </message>
+  <message>
+   <source>Line {line}: {value} is not possible.</source>
+   <translation>第 {line} 行：{value} 不行。</translation>
+  </message>
+  <message>
+   <source>Lion wants a third to a tenth of AdamW's rate. Prodigy finds its own: leave it at 1.</source>
+   <translation>Lion 要用 AdamW 学习率的三分之一到十分之一。Prodigy 自己找：保持 1。</translation>
+  </message>
+  <message>
+   <source>Loading the base model</source>
+   <translation>正在加载底模</translation>
+  </message>
+  <message>
+   <source>Log</source>
+   <translation>日志</translation>
+  </message>
+  <message>
+   <source>Log scale</source>
+   <translation>对数刻度</translation>
+  </message>
+  <message>
+   <source>Look again</source>
+   <translation>重新查看</translation>
+  </message>
+  <message>
+   <source>Looking at what happened…</source>
+   <translation>正在查看发生了什么……</translation>
+  </message>
+  <message>
+   <source>Looking for a graphics card…</source>
+   <translation>正在查找显卡……</translation>
+  </message>
+  <message>
+   <source>Looking for runs…</source>
+   <translation>正在查找训练……</translation>
+  </message>
+  <message>
+   <source>Looking…</source>
+   <translation>正在查看……</translation>
+  </message>
+  <message>
+   <source>Loss</source>
+   <translation>损失（loss）</translation>
+  </message>
+  <message>
+   <source>Loss over the steps</source>
+   <translation>各步的损失</translation>
+  </message>
+  <message>
+   <source>Loss, smoothed</source>
+   <translation>损失（平滑后）</translation>
+  </message>
+  <message>
+   <source>Memory in use</source>
+   <translation>占用的内存</translation>
+  </message>
+  <message>
+   <source>Min-SNR gamma 5 evens out easy and hard noise levels, so that learning is quicker and steadier.</source>
+   <translation>Min-SNR γ 取 5 能平衡容易和困难的噪声级别，学得更快更稳。</translation>
+  </message>
+  <message>
+   <source>Model files</source>
+   <translation>模型文件</translation>
+  </message>
+  <message>
+   <source>More</source>
+   <translation>增大</translation>
+  </message>
+  <message>
+   <source>More epochs</source>
+   <translation>增加轮数</translation>
+  </message>
+  <message>
+   <source>More epochs…</source>
+   <translation>增加轮数…</translation>
+  </message>
+  <message>
+   <source>More settings</source>
+   <translation>更多设置</translation>
+  </message>
+  <message>
+   <source>More settings ({count})</source>
+   <translation>更多设置（{count}）</translation>
+  </message>
+  <message>
+   <source>Name</source>
+   <translation>名称</translation>
+  </message>
+  <message>
+   <source>Network</source>
+   <translation>网络</translation>
+  </message>
+  <message>
+   <source>New run</source>
+   <translation>新训练</translation>
+  </message>
+  <message>
+   <source>Next prompt</source>
+   <translation>下一条提示词</translation>
+  </message>
+  <message>
+   <source>No NVIDIA card was found: training runs on the CPU, which takes long.</source>
+   <translation>没有找到 NVIDIA 显卡：用 CPU 训练，会很慢。</translation>
+  </message>
+  <message>
+   <source>No class pictures: that is fine for most LoRAs. Drop a folder such as 1_cat here if you have one.</source>
+   <translation>没有类别图：大多数 LoRA 都不需要。如果有，把 1_cat 这样的文件夹拖到这里。</translation>
+  </message>
+  <message>
+   <source>No folder chosen</source>
+   <translation>还没有选文件夹</translation>
+  </message>
+  <message>
+   <source>No picture</source>
+   <translation>没有图片</translation>
+  </message>
+  <message>
+   <source>No picture has a caption file: all of them are trained with the words above.</source>
+   <translation>没有一张图有标注文件：全部用上面的词来训练。</translation>
+  </message>
+  <message>
+   <source>No preset is chosen: the values are the usual ones.</source>
+   <translation>没有选预设：用的是常用值。</translation>
+  </message>
+  <message>
+   <source>No previews: you will see numbers only.</source>
+   <translation>没有预览图：你只能看到数字。</translation>
+  </message>
+  <message>
+   <source>No run yet. Press Start below when your settings are ready; curves and pictures appear here.</source>
+   <translation>还没有训练。设置好后按下面的“开始”；曲线和图片会出现在这里。</translation>
+  </message>
+  <message>
+   <source>Noise and loss</source>
+   <translation>噪声与损失</translation>
+  </message>
+  <message>
+   <source>Nothing learnt after a third of the run: raise the rate. Burnt colours and stiff poses: lower it.</source>
+   <translation>训练了三分之一还没学到东西：提高学习率。颜色发焦、姿势僵硬：降低学习率。</translation>
+  </message>
+  <message>
+   <source>Of this window. They hold at once and touch no run.</source>
+   <translation>这个窗口自己的设置，立即生效，不影响任何训练。</translation>
+  </message>
+  <message>
+   <source>On a card with less than 8 GB train the UNet only.</source>
+   <translation>显存不到 8 GB 的显卡，只训练 UNet。</translation>
+  </message>
+  <message>
+   <source>On the disk of the output folder</source>
+   <translation>输出文件夹所在的磁盘</translation>
+  </message>
+  <message>
+   <source>Open</source>
+   <translation>打开</translation>
+  </message>
+  <message>
+   <source>Open a run file</source>
+   <translation>打开训练文件</translation>
+  </message>
+  <message>
+   <source>Open the folder</source>
+   <translation>打开文件夹</translation>
+  </message>
+  <message>
+   <source>Opening the model…</source>
+   <translation>正在打开模型……</translation>
+  </message>
+  <message>
+   <source>Open…</source>
+   <translation>打开…</translation>
+  </message>
+  <message>
+   <source>Optimiser</source>
+   <translation>优化器</translation>
+  </message>
+  <message>
+   <source>Other programs use {used} of it; a WebUI that is open may be one of them.</source>
+   <translation>其他程序占用了 {used}；可能是开着的 WebUI。</translation>
+  </message>
+  <message>
+   <source>Other runs</source>
+   <translation>其他训练</translation>
+  </message>
+  <message>
+   <source>Out of memory? In this order: batch size down, gradient checkpointing on, UNet only, a smaller resolution.</source>
+   <translation>显存不够？按这个顺序：减小批大小，打开梯度检查点，只训练 UNet，降低分辨率。</translation>
+  </message>
+  <message>
+   <source>Output</source>
+   <translation>输出</translation>
+  </message>
+  <message>
+   <source>Pause</source>
+   <translation>暂停</translation>
+  </message>
+  <message>
+   <source>Paused; the model stays loaded</source>
+   <translation>已暂停；模型仍留在内存里</translation>
+  </message>
+  <message>
+   <source>Pictures</source>
+   <translation>图片</translation>
+  </message>
+  <message>
+   <source>Pictures by prompt and step</source>
+   <translation>按提示词和步数排列的图片</translation>
+  </message>
+  <message>
+   <source>Pictures drawn while training, so that you see whether it learns. They do not change what is learnt.</source>
+   <translation>训练时画的图，让你看到它学得怎样。它们不影响训练结果。</translation>
+  </message>
+  <message>
+   <source>Pictures of a training appear here: a row for each prompt, a column for each step.</source>
+   <translation>训练中的图片会出现在这里：每条提示词一行，每个步数一列。</translation>
+  </message>
+  <message>
+   <source>Pictures of the class (other cats, if yours is a cat), so that the model does not forget what they look like. Optional: without them a run has half the steps.</source>
+   <translation>类别的图片（如果你的是一只猫，就是别的猫），让模型不忘记它们的样子。可选：没有它们，步数只有一半。</translation>
+  </message>
+  <message>
+   <source>Pictures over time</source>
+   <translation>不同时间的图片</translation>
+  </message>
+  <message>
+   <source>Placing</source>
+   <translation>放置</translation>
+  </message>
+  <message>
+   <source>Precision {precision}, device {device}.</source>
+   <translation>精度 {precision}，设备 {device}。</translation>
+  </message>
+  <message>
+   <source>Preferred weight</source>
+   <translation>推荐权重</translation>
+  </message>
+  <message>
+   <source>Preset: {value}</source>
+   <translation>预设值：{value}</translation>
+  </message>
+  <message>
+   <source>Presets by memory</source>
+   <translation>按显存选预设</translation>
+  </message>
+  <message>
+   <source>Press a setting to see what it does.</source>
+   <translation>点一个设置，就能看到它的作用。</translation>
+  </message>
+  <message>
+   <source>Preview</source>
+   <translation>预览图</translation>
+  </message>
+  <message>
+   <source>Preview prompts</source>
+   <translation>预览提示词</translation>
+  </message>
+  <message>
+   <source>Previews that freeze while the loss still moves are overfitting: take an earlier epoch.</source>
+   <translation>损失还在变、预览图却不动了，就是过拟合：取更早的一轮。</translation>
+  </message>
+  <message>
+   <source>Previous prompt</source>
+   <translation>上一条提示词</translation>
+  </message>
+  <message>
+   <source>Progress</source>
+   <translation>进度</translation>
+  </message>
+  <message>
+   <source>Prompt {number}</source>
+   <translation>提示词 {number}</translation>
+  </message>
+  <message>
+   <source>Read once what is going to happen, and start.</source>
+   <translation>把将要发生的事读一遍，然后开始。</translation>
+  </message>
+  <message>
+   <source>Reading the run…</source>
+   <translation>正在读取训练……</translation>
+  </message>
+  <message>
+   <source>Redo</source>
+   <translation>重做</translation>
+  </message>
+  <message>
+   <source>Redo (Ctrl+Y)</source>
+   <translation>重做 (Ctrl+Y)</translation>
+  </message>
+  <message>
+   <source>Regularisation</source>
+   <translation>正则化</translation>
+  </message>
+  <message>
+   <source>Remove</source>
+   <translation>删除</translation>
+  </message>
+  <message>
+   <source>Remove it</source>
+   <translation>删掉它</translation>
+  </message>
+  <message>
+   <source>Remove this prompt</source>
+   <translation>删除这条提示词</translation>
+  </message>
+  <message>
+   <source>Repeats</source>
+   <translation>重复次数</translation>
+  </message>
+  <message>
+   <source>Replace</source>
+   <translation>替换</translation>
+  </message>
+  <message>
+   <source>Review</source>
+   <translation>检查</translation>
+  </message>
+  <message>
+   <source>Roll a new seed</source>
+   <translation>换一个种子</translation>
+  </message>
+  <message>
+   <source>Run file</source>
+   <translation>训练文件</translation>
+  </message>
+  <message>
+   <source>Run files</source>
+   <translation>训练文件</translation>
+  </message>
+  <message>
+   <source>Runs</source>
+   <translation>训练</translation>
+  </message>
+  <message>
+   <source>Runs without an output folder</source>
+   <translation>没有设输出文件夹的训练</translation>
+  </message>
+  <message>
+   <source>Sample now</source>
+   <translation>立即画预览</translation>
+  </message>
+  <message>
+   <source>Samples</source>
+   <translation>预览</translation>
+  </message>
+  <message>
+   <source>Save</source>
+   <translation>保存</translation>
+  </message>
+  <message>
+   <source>Save as a run file…</source>
+   <translation>另存为训练文件…</translation>
+  </message>
+  <message>
+   <source>Save as…</source>
+   <translation>另存为…</translation>
+  </message>
+  <message>
+   <source>Save every epoch: the best one is rarely the last.</source>
+   <translation>每轮都保存：最好的很少是最后一轮。</translation>
+  </message>
+  <message>
+   <source>Save now</source>
+   <translation>立即保存</translation>
+  </message>
+  <message>
+   <source>Saving</source>
+   <translation>保存</translation>
+  </message>
+  <message>
+   <source>Scheduler</source>
+   <translation>学习率调度器</translation>
+  </message>
+  <message>
+   <source>Seconds a step</source>
+   <translation>每步秒数</translation>
+  </message>
+  <message>
+   <source>See whether the disk is full or the file is open elsewhere, and try again.</source>
+   <translation>请看看磁盘是否已满，或文件是否在别处打开，然后再试。</translation>
+  </message>
+  <message>
+   <source>Set the rates to 1</source>
+   <translation>把学习率设为 1</translation>
+  </message>
+  <message>
+   <source>Settings</source>
+   <translation>设置</translation>
+  </message>
+  <message>
+   <source>Show the log</source>
+   <translation>查看日志</translation>
+  </message>
+  <message>
+   <source>Show the run</source>
+   <translation>查看训练</translation>
+  </message>
+  <message>
+   <source>Show {count} more</source>
+   <translation>再显示 {count} 个</translation>
+  </message>
+  <message>
+   <source>Show {file} in its folder</source>
+   <translation>在文件夹中显示 {file}</translation>
+  </message>
+  <message>
+   <source>Size</source>
+   <translation>大小</translation>
+  </message>
+  <message>
+   <source>Size of the pictures</source>
+   <translation>图片的大小</translation>
+  </message>
+  <message>
+   <source>Sizes</source>
+   <translation>尺寸</translation>
+  </message>
+  <message>
+   <source>Smoothing</source>
+   <translation>平滑</translation>
+  </message>
+  <message>
+   <source>Something went wrong</source>
+   <translation>出了点问题</translation>
+  </message>
+  <message>
+   <source>Speed and memory</source>
+   <translation>速度与显存</translation>
+  </message>
+  <message>
+   <source>Start</source>
+   <translation>开始</translation>
+  </message>
+  <message>
+   <source>Start training (Ctrl+Enter)</source>
+   <translation>开始训练 (Ctrl+Enter)</translation>
+  </message>
+  <message>
+   <source>Starting…</source>
+   <translation>正在启动……</translation>
+  </message>
+  <message>
+   <source>Step</source>
+   <translation>步</translation>
+  </message>
+  <message>
+   <source>Step {step}</source>
+   <translation>第 {step} 步</translation>
+  </message>
+  <message>
+   <source>Still to do</source>
+   <translation>还要做的事</translation>
+  </message>
+  <message>
+   <source>Stop</source>
+   <translation>停止</translation>
+  </message>
+  <message>
+   <source>Stop and save</source>
+   <translation>停止并保存</translation>
+  </message>
+  <message>
+   <source>Stop now</source>
+   <translation>立即停止</translation>
+  </message>
+  <message>
+   <source>Stopped and saved</source>
+   <translation>已停止并保存</translation>
+  </message>
+  <message>
+   <source>Stopped without saving</source>
+   <translation>已停止，没有保存</translation>
+  </message>
+  <message>
+   <source>Stopping after this picture…</source>
+   <translation>这张图完成后停止……</translation>
+  </message>
+  <message>
+   <source>Tagger</source>
+   <translation>打标器</translation>
+  </message>
+  <message>
+   <source>Take out of the list (nothing is deleted)</source>
+   <translation>从列表中移除（不删除任何文件）</translation>
+  </message>
+  <message>
+   <source>Text encoder</source>
+   <translation>文本编码器</translation>
+  </message>
+  <message>
+   <source>The LoRA is ready: {file}</source>
+   <translation>LoRA 做好了：{file}</translation>
+  </message>
+  <message>
+   <source>The LoRA itself: which parts of the model learn, and how much it can hold.</source>
+   <translation>LoRA 本身：模型的哪些部分在学，能装下多少。</translation>
+  </message>
+  <message>
+   <source>The caption of class pictures is the class alone (cat), without the trigger word.</source>
+   <translation>类别图的标注只写类别（cat），不带触发词。</translation>
+  </message>
+  <message>
+   <source>The captions as they were: {folders}</source>
+   <translation>原来的标注：{folders}</translation>
+  </message>
+  <message>
+   <source>The copy in your image program never replaces another file of the same name without being asked.</source>
+   <translation>复制到图像程序时，没有你的同意绝不覆盖同名文件。</translation>
+  </message>
+  <message>
+   <source>The file will be about {size}.</source>
+   <translation>文件大约 {size}。</translation>
+  </message>
+  <message>
+   <source>The finished LoRA can be put where your image program finds it.</source>
+   <translation>做好的 LoRA 可以放到你的图像程序能找到的地方。</translation>
+  </message>
+  <message>
+   <source>The finished one is copied to {target}.</source>
+   <translation>做好的会复制到 {target}。</translation>
+  </message>
+  <message>
+   <source>The first LoRA file appears here when it is saved.</source>
+   <translation>第一个 LoRA 文件保存后会出现在这里。</translation>
+  </message>
+  <message>
+   <source>The first preview appears here.</source>
+   <translation>第一张预览图会出现在这里。</translation>
+  </message>
+  <message>
+   <source>The folder of your WebUI or ComfyUI</source>
+   <translation>你的 WebUI 或 ComfyUI 的文件夹</translation>
+  </message>
+  <message>
+   <source>The last lines: {lines}</source>
+   <translation>最后几行：{lines}</translation>
+  </message>
+  <message>
+   <source>The model that learns. It is only read, never changed.</source>
+   <translation>要学习的模型。只读取，绝不改动。</translation>
+  </message>
+  <message>
+   <source>The next previews are drawn with this list; pictures drawn before stay.</source>
+   <translation>接下来的预览图用这份列表；画好的保留。</translation>
+  </message>
+  <message>
+   <source>The pictures to learn. They are only read: nothing is moved, renamed or changed.</source>
+   <translation>要学的图片。只读取：不移动、不改名、不改动任何文件。</translation>
+  </message>
+  <message>
+   <source>The run file</source>
+   <translation>训练文件</translation>
+  </message>
+  <message>
+   <source>The same run from a console: python -m trainer RUN.toml</source>
+   <translation>在终端里运行同样的训练：python -m trainer RUN.toml</translation>
+  </message>
+  <message>
+   <source>The steps are counted as soon as there are pictures.</source>
+   <translation>有了图片就能算出步数。</translation>
+  </message>
+  <message>
+   <source>The system refused a file: {reason}.</source>
+   <translation>系统拒绝了一个文件：{reason}。</translation>
+  </message>
+  <message>
+   <source>The tagger ended with code {code}.</source>
+   <translation>打标器以代码 {code} 结束。</translation>
+  </message>
+  <message>
+   <source>The training did not take that. It may be busy loading; try again in a moment.</source>
+   <translation>训练没有收到。它可能正忙着加载；请稍后再试。</translation>
+  </message>
+  <message>
+   <source>The training ended without a word: it was killed, ran out of memory, or the computer was switched off.</source>
+   <translation>训练没有留话就结束了：被强行结束、内存耗尽，或电脑关机。</translation>
+  </message>
+  <message>
+   <source>The training goes on without this window. Open Athanor again whenever you like: everything is there.</source>
+   <translation>窗口关了，训练照常进行。随时再打开 Athanor：一切都在。</translation>
+  </message>
+  <message>
+   <source>The value of {setting} cannot be used: {reason}</source>
+   <translation>{setting} 的值不能用：{reason}</translation>
+  </message>
+  <message>
+   <source>Theme</source>
+   <translation>主题</translation>
+  </message>
+  <message>
+   <source>There are {count} prompts, but no previews are asked for.</source>
+   <translation>有 {count} 条提示词，但没有设定何时画预览图。</translation>
+  </message>
+  <message>
+   <source>There is no other run.</source>
+   <translation>没有其他训练。</translation>
+  </message>
+  <message>
+   <source>They set first values for a Stable Diffusion 1.x LoRA. Ctrl+Z takes them back.</source>
+   <translation>为 Stable Diffusion 1.x 的 LoRA 设好起始值。按 Ctrl+Z 可撤销。</translation>
+  </message>
+  <message>
+   <source>This is not the folder of a WebUI that Athanor knows (A1111, Forge, ComfyUI).</source>
+   <translation>这不是 Athanor 认识的 WebUI 文件夹（A1111、Forge、ComfyUI）。</translation>
+  </message>
+  <message>
+   <source>Time left</source>
+   <translation>剩余时间</translation>
+  </message>
+  <message>
+   <source>Train on the model that you draw with, or on the one it comes from: a LoRA fits its own family only.</source>
+   <translation>在你画图用的模型、或它的源头模型上训练：LoRA 只适合自己的那一族。</translation>
+  </message>
+  <message>
+   <source>Train on what you may train on, and respect the artists' licences.</source>
+   <translation>只用你有权用来训练的图片，并尊重画师的授权。</translation>
+  </message>
+  <message>
+   <source>Train until this epoch; the run goes on where it stopped:</source>
+   <translation>训练到这一轮；从停下的地方接着来：</translation>
+  </message>
+  <message>
+   <source>Training</source>
+   <translation>训练</translation>
+  </message>
+  <message>
+   <source>Training goes on</source>
+   <translation>训练继续进行</translation>
+  </message>
+  <message>
+   <source>Try again</source>
+   <translation>再试一次</translation>
+  </message>
+  <message>
+   <source>Try the example</source>
+   <translation>试试示例</translation>
+  </message>
+  <message>
+   <source>UNet</source>
+   <translation>UNet</translation>
+  </message>
+  <message>
+   <source>UNet and text encoder, batch 4, up to 768.</source>
+   <translation>UNet 和文本编码器，批大小 4，最高 768。</translation>
+  </message>
+  <message>
+   <source>UNet and text encoder, batch 4.</source>
+   <translation>UNet 和文本编码器，批大小 4。</translation>
+  </message>
+  <message>
+   <source>UNet only, batch 1, everything that saves memory is on.</source>
+   <translation>只训练 UNet，批大小 1，所有省显存的选项都打开。</translation>
+  </message>
+  <message>
+   <source>UNet only, batch 2, rank 32.</source>
+   <translation>只训练 UNet，批大小 2，秩 32。</translation>
+  </message>
+  <message>
+   <source>Undo</source>
+   <translation>撤销</translation>
+  </message>
+  <message>
+   <source>Undo (Ctrl+Z)</source>
+   <translation>撤销 (Ctrl+Z)</translation>
+  </message>
+  <message>
+   <source>Use about as many as training pictures × repeats. Several concepts of one class share one class folder.</source>
+   <translation>数量大约等于训练图 × 重复次数。同一类别的几个概念共用一个类别文件夹。</translation>
+  </message>
+  <message>
+   <source>Use from now on</source>
+   <translation>从现在起使用</translation>
+  </message>
+  <message>
+   <source>Use the preset {title}</source>
+   <translation>使用 {title} 预设</translation>
+  </message>
+  <message>
+   <source>Use this folder</source>
+   <translation>使用这个文件夹</translation>
+  </message>
+  <message>
+   <source>VAE</source>
+   <translation>VAE</translation>
+  </message>
+  <message>
+   <source>Warm-up of 5 % is enough. Cosine suits AdamW, constant suits Prodigy.</source>
+   <translation>预热 5 % 就够了。AdamW 配余弦，Prodigy 配常数。</translation>
+  </message>
+  <message>
+   <source>What a click on the LoRA adds to the prompt: its trigger words.</source>
+   <translation>点这个 LoRA 时加到提示词里的内容：它的触发词。</translation>
+  </message>
+  <message>
+   <source>What fits into your card, and how fast it goes.</source>
+   <translation>你的显卡装得下什么，跑得多快。</translation>
+  </message>
+  <message>
+   <source>What will happen</source>
+   <translation>将会发生什么</translation>
+  </message>
+  <message>
+   <source>What you delete from the captions is learnt into the trigger word; what stays can be changed later by the prompt.</source>
+   <translation>从标注里删掉的，会学进触发词；留下的，以后可以用提示词来改。</translation>
+  </message>
+  <message>
+   <source>When</source>
+   <translation>何时</translation>
+  </message>
+  <message>
+   <source>When a run suddenly takes ten times as long, the card spills into the computer's memory: lower the batch size.</source>
+   <translation>如果突然慢了十倍，就是显存溢出到内存了：请减小批大小。</translation>
+  </message>
+  <message>
+   <source>Where the files go, and what is written in them.</source>
+   <translation>文件放在哪里，里面写些什么。</translation>
+  </message>
+  <message>
+   <source>Without previews you only see numbers. Two prompts are enough: one with the trigger word, one without.</source>
+   <translation>没有预览图，你只能看到数字。两条提示词就够：一条带触发词，一条不带。</translation>
+  </message>
+  <message>
+   <source>Words</source>
+   <translation>词</translation>
+  </message>
+  <message>
+   <source>Works everywhere and takes long: for the example and for small tests.</source>
+   <translation>到处能用，但很慢：适合示例和小试验。</translation>
+  </message>
+  <message>
+   <source>Worth a look</source>
+   <translation>值得看一眼</translation>
+  </message>
+  <message>
+   <source>Write captions</source>
+   <translation>写标注</translation>
+  </message>
+  <message>
+   <source>Write captions with a tagger</source>
+   <translation>用打标器写标注</translation>
+  </message>
+  <message>
+   <source>Write captions with a tagger…</source>
+   <translation>用打标器写标注…</translation>
+  </message>
+  <message>
+   <source>Your files</source>
+   <translation>你的文件</translation>
+  </message>
+  <message>
+   <source>Your settings are saved, and a running training goes on. If it happens again, copy the report and send it.</source>
+   <translation>你的设置已保存，正在进行的训练不受影响。如果再次发生，请复制报告发给我们。</translation>
+  </message>
+  <message>
+   <source>a file</source>
+   <translation>每个文件</translation>
+  </message>
+  <message>
+   <source>after every epoch</source>
+   <translation>每轮之后</translation>
+  </message>
+  <message>
+   <source>at the end</source>
+   <translation>结束时</translation>
+  </message>
+  <message>
+   <source>automatic</source>
+   <translation>自动</translation>
+  </message>
+  <message>
+   <source>before</source>
+   <translation>之前</translation>
+  </message>
+  <message>
+   <source>before the first step</source>
+   <translation>第一步之前</translation>
+  </message>
+  <message>
+   <source>bf16 needs an RTX 30 card or newer; older ones take fp16.</source>
+   <translation>bf16 需要 RTX 30 或更新的显卡；旧卡用 fp16。</translation>
+  </message>
+  <message>
+   <source>by name</source>
+   <translation>按文件夹名</translation>
+  </message>
+  <message>
+   <source>checking the pictures</source>
+   <translation>正在检查图片</translation>
+  </message>
+  <message>
+   <source>class pictures</source>
+   <translation>类别图</translation>
+  </message>
+  <message>
+   <source>copied</source>
+   <translation>已复制</translation>
+  </message>
+  <message>
+   <source>copying the LoRA</source>
+   <translation>正在复制 LoRA</translation>
+  </message>
+  <message>
+   <source>drawing previews</source>
+   <translation>正在画预览图</translation>
+  </message>
+  <message>
+   <source>empty</source>
+   <translation>空</translation>
+  </message>
+  <message>
+   <source>encoding the pictures</source>
+   <translation>正在编码图片</translation>
+  </message>
+  <message>
+   <source>every {count} epochs</source>
+   <translation>每 {count} 轮</translation>
+  </message>
+  <message>
+   <source>every {count} steps</source>
+   <translation>每 {count} 步</translation>
+  </message>
+  <message>
+   <source>failed</source>
+   <translation>失败</translation>
+  </message>
+  <message>
+   <source>final</source>
+   <translation>最终</translation>
+  </message>
+  <message>
+   <source>fine</source>
+   <translation>正常</translation>
+  </message>
+  <message>
+   <source>finished</source>
+   <translation>已完成</translation>
+  </message>
+  <message>
+   <source>free disk</source>
+   <translation>磁盘剩余</translation>
+  </message>
+  <message>
+   <source>has a problem</source>
+   <translation>有问题</translation>
+  </message>
+  <message>
+   <source>has a warning</source>
+   <translation>有提醒</translation>
+  </message>
+  <message>
+   <source>interrupted</source>
+   <translation>中断</translation>
+  </message>
+  <message>
+   <source>its UNet and its text encoder learn</source>
+   <translation>UNet 和文本编码器都学习</translation>
+  </message>
+  <message>
+   <source>its UNet learns</source>
+   <translation>UNet 学习</translation>
+  </message>
+  <message>
+   <source>its text encoder learns</source>
+   <translation>文本编码器学习</translation>
+  </message>
+  <message>
+   <source>loading the model</source>
+   <translation>正在加载模型</translation>
+  </message>
+  <message>
+   <source>loss</source>
+   <translation>损失</translation>
+  </message>
+  <message>
+   <source>loss {loss}</source>
+   <translation>损失 {loss}</translation>
+  </message>
+  <message>
+   <source>no picture</source>
+   <translation>没有图片</translation>
+  </message>
+  <message>
+   <source>not looked at yet</source>
+   <translation>还没看过</translation>
+  </message>
+  <message>
+   <source>not saved as a file</source>
+   <translation>尚未存为文件</translation>
+  </message>
+  <message>
+   <source>off</source>
+   <translation>关</translation>
+  </message>
+  <message>
+   <source>on</source>
+   <translation>开</translation>
+  </message>
+  <message>
+   <source>paused</source>
+   <translation>已暂停</translation>
+  </message>
+  <message>
+   <source>saved</source>
+   <translation>已保存</translation>
+  </message>
+  <message>
+   <source>saving</source>
+   <translation>正在保存</translation>
+  </message>
+  <message>
+   <source>saving and ending</source>
+   <translation>正在保存并结束</translation>
+  </message>
+  <message>
+   <source>smoothed</source>
+   <translation>平滑后</translation>
+  </message>
+  <message>
+   <source>starting</source>
+   <translation>正在启动</translation>
+  </message>
+  <message>
+   <source>step {step}</source>
+   <translation>第 {step} 步</translation>
+  </message>
+  <message>
+   <source>step {step} of {total}</source>
+   <translation>第 {step} 步，共 {total} 步</translation>
+  </message>
+  <message>
+   <source>step {step}, epoch {epoch}</source>
+   <translation>第 {step} 步，第 {epoch} 轮</translation>
+  </message>
+  <message>
+   <source>steps</source>
+   <translation>步数</translation>
+  </message>
+  <message>
+   <source>still to be filled in</source>
+   <translation>还没有填</translation>
+  </message>
+  <message>
+   <source>stopped</source>
+   <translation>已停止</translation>
+  </message>
+  <message>
+   <source>such as 512 or 768, 512</source>
+   <translation>例如 512 或 768, 512</translation>
+  </message>
+  <message>
+   <source>text encoder</source>
+   <translation>文本编码器</translation>
+  </message>
+  <message>
+   <source>the program's own</source>
+   <translation>程序自己的</translation>
+  </message>
+  <message>
+   <source>the words in each folder's name</source>
+   <translation>各文件夹名里的词</translation>
+  </message>
+  <message>
+   <source>training</source>
+   <translation>训练图</translation>
+  </message>
+  <message>
+   <source>warm-up</source>
+   <translation>预热</translation>
+  </message>
+  <message>
+   <source>{count} LoRA files of about {size} are kept ({all}; free: {free}).</source>
+   <translation>保留 {count} 个约 {size} 的 LoRA 文件（共 {all}；剩余 {free}）。</translation>
+  </message>
+  <message>
+   <source>{count} changed</source>
+   <translation>改了 {count} 项</translation>
+  </message>
+  <message>
+   <source>{count} class pictures keep the model from forgetting.</source>
+   <translation>{count} 张类别图让模型不忘记。</translation>
+  </message>
+  <message>
+   <source>{count} files are left out.</source>
+   <translation>{count} 个文件不参加。</translation>
+  </message>
+  <message>
+   <source>{count} files of about {size} need {all}, and only {free} are free on that disk.</source>
+   <translation>{count} 个约 {size} 的文件要 {all}，而那块磁盘只剩 {free}。</translation>
+  </message>
+  <message>
+   <source>{count} files of about {size}: {all}. Free on that disk: {free}.</source>
+   <translation>{count} 个约 {size} 的文件：共 {all}。那块磁盘剩余：{free}。</translation>
+  </message>
+  <message>
+   <source>{count} files will be kept: {size}</source>
+   <translation>会保留 {count} 个文件：{size}</translation>
+  </message>
+  <message>
+   <source>{count} pictures</source>
+   <translation>{count} 张图</translation>
+  </message>
+  <message>
+   <source>{count} pictures an epoch are trained at {width}×{height}</source>
+   <translation>每轮有 {count} 张图按 {width}×{height} 训练</translation>
+  </message>
+  <message>
+   <source>{count} pictures an epoch in {sizes} sizes; none is dropped.</source>
+   <translation>每轮 {count} 张图，{sizes} 种尺寸；一张也不丢。</translation>
+  </message>
+  <message>
+   <source>{count} pictures an epoch, all in one size.</source>
+   <translation>每轮 {count} 张图，尺寸都一样。</translation>
+  </message>
+  <message>
+   <source>{count} pictures are learnt.</source>
+   <translation>学习 {count} 张图。</translation>
+  </message>
+  <message>
+   <source>{count} pictures have no caption: {names}</source>
+   <translation>{count} 张图没有标注：{names}</translation>
+  </message>
+  <message>
+   <source>{count} pictures in {folders} folders, {shown} shown in an epoch</source>
+   <translation>{folders} 个文件夹共 {count} 张图，每轮显示 {shown} 次</translation>
+  </message>
+  <message>
+   <source>{count} pictures × {repeats} repeats = {shown} shown in an epoch</source>
+   <translation>{count} 张图 × 重复 {repeats} 次 = 每轮显示 {shown} 次</translation>
+  </message>
+  <message>
+   <source>{count} previews are drawn: {times}.</source>
+   <translation>画 {count} 张预览图：{times}。</translation>
+  </message>
+  <message>
+   <source>{count} problems</source>
+   <translation>{count} 个问题</translation>
+  </message>
+  <message>
+   <source>{count} things to choose</source>
+   <translation>还有 {count} 项要选</translation>
+  </message>
+  <message>
+   <source>{count} warnings</source>
+   <translation>{count} 条提醒</translation>
+  </message>
+  <message>
+   <source>{done} of {total} pictures</source>
+   <translation>{done} / {total} 张图</translation>
+  </message>
+  <message>
+   <source>{epochs} epochs of {steps} steps</source>
+   <translation>{epochs} 轮，每轮 {steps} 步</translation>
+  </message>
+  <message>
+   <source>{file} is left out: {why}</source>
+   <translation>{file} 不参加：{why}</translation>
+  </message>
+  <message>
+   <source>{file} is there. Refresh the program's list of LoRAs.</source>
+   <translation>{file} 已放好。请在程序里刷新 LoRA 列表。</translation>
+  </message>
+  <message>
+   <source>{hours} h {minutes:02d} min</source>
+   <translation>{hours} 小时 {minutes:02d} 分</translation>
+  </message>
+  <message>
+   <source>{minutes} min</source>
+   <translation>{minutes} 分钟</translation>
+  </message>
+  <message>
+   <source>{name}: {free} of {total} free.</source>
+   <translation>{name}：{total} 中剩余 {free}。</translation>
+  </message>
+  <message>
+   <source>{optimizer} finds its own rate while training and wants 1 here.</source>
+   <translation>{optimizer} 训练时自己找学习率，这里要填 1。</translation>
+  </message>
+  <message>
+   <source>{optimizer} multiplies the rate that it finds by this curve.</source>
+   <translation>{optimizer} 会把找到的学习率乘以这条曲线。</translation>
+  </message>
+  <message>
+   <source>{optimizer} with a rate of {text}, schedule {schedule}.</source>
+   <translation>{optimizer}，学习率 {text}，调度 {schedule}。</translation>
+  </message>
+  <message>
+   <source>{optimizer} with a rate of {unet}, schedule {schedule}.</source>
+   <translation>{optimizer}，学习率 {unet}，调度 {schedule}。</translation>
+  </message>
+  <message>
+   <source>{optimizer} with rates of {unet} (UNet) and {text} (text encoder), schedule {schedule}.</source>
+   <translation>{optimizer}，学习率 {unet}（UNet）和 {text}（文本编码器），调度 {schedule}。</translation>
+  </message>
+  <message>
+   <source>{program}: the file goes to {folder}.</source>
+   <translation>{program}：文件会放到 {folder}。</translation>
+  </message>
+  <message>
+   <source>{prompt}  ·  seed {seed}</source>
+   <translation>{prompt}  ·  种子 {seed}</translation>
+  </message>
+  <message>
+   <source>{seconds} s</source>
+   <translation>{seconds} 秒</translation>
+  </message>
+  <message>
+   <source>{time} left</source>
+   <translation>还剩 {time}</translation>
+  </message>
+  <message>
+   <source>… and {count} more files are left out.</source>
+   <translation>… 还有 {count} 个文件不参加。</translation>
+  </message>
+ </context>
+ <context>
+  <name>trainer</name>
+  <message>
+   <source>.caption</source>
+   <translation>.caption</translation>
+  </message>
+  <message>
+   <source>.caption, else .txt</source>
+   <translation>.caption，没有则用 .txt</translation>
+  </message>
+  <message>
+   <source>.txt</source>
+   <translation>.txt</translation>
+  </message>
+  <message>
+   <source>.txt, else .caption</source>
+   <translation>.txt，没有则用 .caption</translation>
+  </message>
+  <message>
+   <source>0 is off.</source>
+   <translation>0 为关闭。</translation>
+  </message>
+  <message>
+   <source>0 is off. Several files let you choose the best.</source>
+   <translation>0 为关闭。多存几个文件，方便挑出最好的一个。</translation>
+  </message>
+  <message>
+   <source>150 tokens</source>
+   <translation>150 个 token</translation>
+  </message>
+  <message>
+   <source>16</source>
+   <translation>16</translation>
+  </message>
+  <message>
+   <source>1e-4 is usual.</source>
+   <translation>一般用 1e-4。</translation>
+  </message>
+  <message>
+   <source>20 to 30 is usual.</source>
+   <translation>一般 20 到 30。</translation>
+  </message>
+  <message>
+   <source>225 tokens</source>
+   <translation>225 个 token</translation>
+  </message>
+  <message>
+   <source>32</source>
+   <translation>32</translation>
+  </message>
+  <message>
+   <source>5e-5 is usual.</source>
+   <translation>一般用 5e-5。</translation>
+  </message>
+  <message>
+   <source>64</source>
+   <translation>64</translation>
+  </message>
+  <message>
+   <source>75 tokens</source>
+   <translation>75 个 token</translation>
+  </message>
+  <message>
+   <source>8</source>
+   <translation>8</translation>
+  </message>
+  <message>
+   <source>8 to 32 is usual.</source>
+   <translation>一般 8 到 32。</translation>
+  </message>
+  <message>
+   <source>A LoRA file to go on from; its rank and alpha take the place of those set here. Empty starts fresh.</source>
+   <translation>接着训练的 LoRA 文件；以它的秩和 alpha 为准，不用这里设的。留空则从头开始。</translation>
+  </message>
+  <message>
+   <source>A LoRA is needed here. {summary}</source>
+   <translation>这里需要一个 LoRA。{summary}</translation>
+  </message>
+  <message>
+   <source>A LoRA made for Stable Diffusion 1.x is needed here. {summary}</source>
+   <translation>这里需要一个 Stable Diffusion 1.x 的 LoRA。{summary}</translation>
+  </message>
+  <message>
+   <source>A VAE file or folder to use in place of the model's own; empty keeps the model's.</source>
+   <translation>用来代替模型自带 VAE 的 VAE 文件或文件夹；留空则用模型自带的。</translation>
+  </message>
+  <message>
+   <source>A VAE for Stable Diffusion 1.x is needed here. {summary}</source>
+   <translation>这里需要一个 Stable Diffusion 1.x 的 VAE。{summary}</translation>
+  </message>
+  <message>
+   <source>A VAE is needed here. {summary}</source>
+   <translation>这里需要一个 VAE。{summary}</translation>
+  </message>
+  <message>
+   <source>A damaged entry of the cache is made again ({detail}).</source>
+   <translation>缓存里有一项损坏，正在重新生成（{detail}）。</translation>
+  </message>
+  <message>
+   <source>A folder that is switched off stays in the list and is not trained.</source>
+   <translation>关掉的文件夹仍在列表里，只是不参加训练。</translation>
+  </message>
+  <message>
+   <source>A name is needed that does not begin or end with a blank or end with a dot.</source>
+   <translation>需要一个名称，首尾不能有空格，也不能以点结尾。</translation>
+  </message>
+  <message>
+   <source>A part of the installation is missing ({reason}).</source>
+   <translation>安装缺少一部分（{reason}）。</translation>
+  </message>
+  <message>
+   <source>A snapshot lets a run go on after a power cut. One is made at each save too.</source>
+   <translation>有了快照，断电之后也能接着训练。每次保存时也会做一个。</translation>
+  </message>
+  <message>
+   <source>Adafactor</source>
+   <translation>Adafactor</translation>
+  </message>
+  <message>
+   <source>Adafactor with relative_step sets its own rate.</source>
+   <translation>Adafactor 打开 relative_step 时自己定学习率。</translation>
+  </message>
+  <message>
+   <source>Adafactor's own relative step sets the rate.</source>
+   <translation>学习率由 Adafactor 自己的相对步长决定。</translation>
+  </message>
+  <message>
+   <source>AdamW</source>
+   <translation>AdamW</translation>
+  </message>
+  <message>
+   <source>AdamW with its memory in 8 bits: a quarter of the size, nearly the same result.</source>
+   <translation>把状态存成 8 位的 AdamW：占用只有四分之一，效果几乎一样。</translation>
+  </message>
+  <message>
+   <source>AdamW8bit</source>
+   <translation>AdamW8bit</translation>
+  </message>
+  <message>
+   <source>AdamW8bit is a good start; Prodigy finds its own rate.</source>
+   <translation>先用 AdamW8bit 就好；Prodigy 会自己找学习率。</translation>
+  </message>
+  <message>
+   <source>Add a folder with pictures.</source>
+   <translation>添加一个放图片的文件夹。</translation>
+  </message>
+  <message>
+   <source>Add at the end</source>
+   <translation>加在末尾</translation>
+  </message>
+  <message>
+   <source>Add at the front</source>
+   <translation>加在开头</translation>
+  </message>
+  <message>
+   <source>Add the rating</source>
+   <translation>加上分级</translation>
+  </message>
+  <message>
+   <source>After training: {after:.0%} (at least {limit:.0%} wanted).</source>
+   <translation>训练后：{after:.0%}（要求至少 {limit:.0%}）。</translation>
+  </message>
+  <message>
+   <source>Alpha</source>
+   <translation>Alpha</translation>
+  </message>
+  <message>
+   <source>Alpha above the rank makes every update stronger than the learning rate says.</source>
+   <translation>alpha 大于秩时，每次更新都会比学习率所写的更强。</translation>
+  </message>
+  <message>
+   <source>Always first</source>
+   <translation>总放最前</translation>
+  </message>
+  <message>
+   <source>An entry of the cache was deleted or damaged while the run was using it ({detail}).</source>
+   <translation>缓存里的一项在训练使用时被删除或损坏（{detail}）。</translation>
+  </message>
+  <message>
+   <source>Arguments of the optimiser itself, one `name = value` a line, such as `weight_decay = 0.1`.</source>
+   <translation>优化器自己的参数，每行一个 `名称 = 值`，例如 `weight_decay = 0.1`。</translation>
+  </message>
+  <message>
+   <source>As sd-scripts has it; .txt is read where there is no .caption.</source>
+   <translation>和 sd-scripts 一样；没有 .caption 时读 .txt。</translation>
+  </message>
+  <message>
+   <source>At the end</source>
+   <translation>结束时</translation>
+  </message>
+  <message>
+   <source>Athanor's example: a LoRA learns an emblem that the embedded base model has never seen.</source>
+   <translation>Athanor 的示例：用一个 LoRA 学会内置底模从没见过的徽记。</translation>
+  </message>
+  <message>
+   <source>Attention</source>
+   <translation>注意力（attention）</translation>
+  </message>
+  <message>
+   <source>Author</source>
+   <translation>作者</translation>
+  </message>
+  <message>
+   <source>Base model</source>
+   <translation>底模</translation>
+  </message>
+  <message>
+   <source>Batch size</source>
+   <translation>批大小（batch size）</translation>
+  </message>
+  <message>
+   <source>Before the first step</source>
+   <translation>第一步之前</translation>
+  </message>
+  <message>
+   <source>Behind transparency</source>
+   <translation>透明处的底色</translation>
+  </message>
+  <message>
+   <source>Bucket step</source>
+   <translation>分桶步长</translation>
+  </message>
+  <message>
+   <source>CFG scale</source>
+   <translation>CFG 强度</translation>
+  </message>
+  <message>
+   <source>Cache limit</source>
+   <translation>缓存上限</translation>
+  </message>
+  <message>
+   <source>Cache pictures</source>
+   <translation>缓存图片</translation>
+  </message>
+  <message>
+   <source>Caption dropout</source>
+   <translation>标注丢弃率</translation>
+  </message>
+  <message>
+   <source>Caption files</source>
+   <translation>标注文件</translation>
+  </message>
+  <message>
+   <source>Caption length</source>
+   <translation>标注长度</translation>
+  </message>
+  <message>
+   <source>Caption prefix</source>
+   <translation>标注前缀</translation>
+  </message>
+  <message>
+   <source>Change it or the bucket step.</source>
+   <translation>改它，或改分桶步长。</translation>
+  </message>
+  <message>
+   <source>Character threshold</source>
+   <translation>角色阈值</translation>
+  </message>
+  <message>
+   <source>Characters first</source>
+   <translation>角色放前面</translation>
+  </message>
+  <message>
+   <source>Check that it is a file and that you may read it.</source>
+   <translation>请确认它是一个文件，并且你有权读取。</translation>
+  </message>
+  <message>
+   <source>Check that you may open the folder.</source>
+   <translation>请确认你有权打开这个文件夹。</translation>
+  </message>
+  <message>
+   <source>Check that you may read it, or move it away.</source>
+   <translation>请确认你有权读取它，或者把它移走。</translation>
+  </message>
+  <message>
+   <source>Check that you may read the file.</source>
+   <translation>请确认你有权读取这个文件。</translation>
+  </message>
+  <message>
+   <source>Check the folder's permissions and the free space, then start again: nothing is done twice.</source>
+   <translation>请检查文件夹权限和剩余空间，再重新开始：已做完的不会重做。</translation>
+  </message>
+  <message>
+   <source>Check the name and folder.</source>
+   <translation>请检查名称和文件夹。</translation>
+  </message>
+  <message>
+   <source>Check the name.</source>
+   <translation>请检查名称。</translation>
+  </message>
+  <message>
+   <source>Choose Adafactor as the optimiser, or another schedule.</source>
+   <translation>请把优化器换成 Adafactor，或换一种调度方式。</translation>
+  </message>
+  <message>
+   <source>Choose a .safetensors file or a folder.</source>
+   <translation>请选择一个 .safetensors 文件或文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose a LoRA made on a model of the same sizes.</source>
+   <translation>请选择在同样规模的模型上训练的 LoRA。</translation>
+  </message>
+  <message>
+   <source>Choose a folder.</source>
+   <translation>请选择文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose a plain LoRA with kohya's names; other kinds cannot be continued yet.</source>
+   <translation>请选择使用 kohya 命名的普通 LoRA；其他种类还不能接着训练。</translation>
+  </message>
+  <message>
+   <source>Choose a plain name.</source>
+   <translation>请用简单的名称。</translation>
+  </message>
+  <message>
+   <source>Choose another folder.</source>
+   <translation>请选择另一个文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose another name, or replace what is there.</source>
+   <translation>请换个名称，或替换已有的文件。</translation>
+  </message>
+  <message>
+   <source>Choose another optimiser, or run the doctor (gui.sh doctor, gui.bat doctor).</source>
+   <translation>请换一个优化器，或运行体检（gui.sh doctor、gui.bat doctor）。</translation>
+  </message>
+  <message>
+   <source>Choose another output folder, or allow writing there.</source>
+   <translation>请选择另一个输出文件夹，或允许在那里写入。</translation>
+  </message>
+  <message>
+   <source>Choose folders with pictures in them.</source>
+   <translation>请选择里面有图片的文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose the device auto, or install onnxruntime-gpu or onnxruntime-directml in its place.</source>
+   <translation>请把设备设为 auto，或改装 onnxruntime-gpu 或 onnxruntime-directml。</translation>
+  </message>
+  <message>
+   <source>Choose the folder of A1111, Forge or ComfyUI.</source>
+   <translation>请选择 A1111、Forge 或 ComfyUI 的文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose the folder of a model of this kind.</source>
+   <translation>请选择这类模型的文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose the folder that holds {model} and {labels}.</source>
+   <translation>请选择放有 {model} 和 {labels} 的文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose the schedule adafactor, or set relative_step = false.</source>
+   <translation>请把调度方式设为 adafactor，或设 relative_step = false。</translation>
+  </message>
+  <message>
+   <source>Class folders</source>
+   <translation>类别图文件夹</translation>
+  </message>
+  <message>
+   <source>Clip skip</source>
+   <translation>Clip skip（跳过层）</translation>
+  </message>
+  <message>
+   <source>Close other programs, or choose half precision for the base model.</source>
+   <translation>请关闭其他程序，或选择半精度的底模。</translation>
+  </message>
+  <message>
+   <source>Close programs that have it open, or change its rights; then resume the run.</source>
+   <translation>请关闭占用它的程序，或修改它的权限；然后继续训练。</translation>
+  </message>
+  <message>
+   <source>Close programs that use these files, or give yourself the right to write there, and export again.</source>
+   <translation>请关闭占用这些文件的程序，或取得那里的写入权限，然后重新导出。</translation>
+  </message>
+  <message>
+   <source>Collects this many batches into one step: the effect of a larger batch without its memory.</source>
+   <translation>攒够这么多批再更新一步：有大批量的效果，却不占那么多显存。</translation>
+  </message>
+  <message>
+   <source>Comment</source>
+   <translation>备注</translation>
+  </message>
+  <message>
+   <source>Computes parts twice to save memory.</source>
+   <translation>把一部分重算一遍，以节省显存。</translation>
+  </message>
+  <message>
+   <source>Continue from</source>
+   <translation>接着训练</translation>
+  </message>
+  <message>
+   <source>Copy to</source>
+   <translation>复制到</translation>
+  </message>
+  <message>
+   <source>Correct them under Optimiser, More arguments.</source>
+   <translation>请在“优化器 → 更多参数”里改正。</translation>
+  </message>
+  <message>
+   <source>Cosine several times over; with one cycle it is plain cosine.</source>
+   <translation>多次余弦重启；只有一次时就是普通余弦。</translation>
+  </message>
+  <message>
+   <source>Cuts the general tags at the largest gap between their probabilities (MCut) instead of at the threshold.</source>
+   <translation>在概率落差最大处（MCut）截断普通标签，而不是用阈值。</translation>
+  </message>
+  <message>
+   <source>Cycles</source>
+   <translation>重启次数</translation>
+  </message>
+  <message>
+   <source>DDIM</source>
+   <translation>DDIM</translation>
+  </message>
+  <message>
+   <source>DPM++ 2M Karras</source>
+   <translation>DPM++ 2M Karras</translation>
+  </message>
+  <message>
+   <source>Decoding threads</source>
+   <translation>解码线程</translation>
+  </message>
+  <message>
+   <source>Device</source>
+   <translation>设备</translation>
+  </message>
+  <message>
+   <source>Did you mean {name}?</source>
+   <translation>是不是想写 {name}？</translation>
+  </message>
+  <message>
+   <source>Download both files of the same model again.</source>
+   <translation>请把同一模型的两个文件重新下载。</translation>
+  </message>
+  <message>
+   <source>Download the file itself from the model's page.</source>
+   <translation>请从模型页面下载文件本身。</translation>
+  </message>
+  <message>
+   <source>Download the model again; if its sizes are unusual, it needs its config beside it.</source>
+   <translation>请重新下载模型；如果它的尺寸特殊，旁边要放它的配置文件。</translation>
+  </message>
+  <message>
+   <source>Download {labels} from the model's page again.</source>
+   <translation>请从模型页面重新下载 {labels}。</translation>
+  </message>
+  <message>
+   <source>Drawing pictures with and without the LoRA, and counting what they show …</source>
+   <translation>正在用和不用 LoRA 各画一批图，并统计画出了什么……</translation>
+  </message>
+  <message>
+   <source>Draws after every so many epochs; 0 is off.</source>
+   <translation>每隔这么多轮画一次；0 为关闭。</translation>
+  </message>
+  <message>
+   <source>Draws after every so many steps; 0 is off.</source>
+   <translation>每隔这么多步画一次；0 为关闭。</translation>
+  </message>
+  <message>
+   <source>Draws once more when the run is done.</source>
+   <translation>训练结束时再画一次。</translation>
+  </message>
+  <message>
+   <source>Dropout</source>
+   <translation>丢弃率（dropout）</translation>
+  </message>
+  <message>
+   <source>Each picture takes as long as many steps.</source>
+   <translation>每张图花的时间相当于许多步。</translation>
+  </message>
+  <message>
+   <source>Each run makes a folder of its own in here. Empty takes Athanor's own runs folder.</source>
+   <translation>每次训练在这里建一个自己的文件夹。留空则用 Athanor 自己的训练文件夹。</translation>
+  </message>
+  <message>
+   <source>Ends the caption with the most probable of general, sensitive, questionable and explicit.</source>
+   <translation>在标注末尾加上 general、sensitive、questionable、explicit 中最可能的一个。</translation>
+  </message>
+  <message>
+   <source>Ends the run after exactly this many steps, whatever the epochs. Empty goes by epochs.</source>
+   <translation>不管几轮，到这么多步就结束。留空则按轮数。</translation>
+  </message>
+  <message>
+   <source>Epochs</source>
+   <translation>轮数（epoch）</translation>
+  </message>
+  <message>
+   <source>Escape brackets</source>
+   <translation>转义括号</translation>
+  </message>
+  <message>
+   <source>Euler a</source>
+   <translation>Euler a</translation>
+  </message>
+  <message>
+   <source>Evens out easy and hard noise levels so that learning is quicker. 5 is usual, 0 is off.</source>
+   <translation>平衡容易和困难的噪声级别，学得更快。一般用 5，0 为关闭。</translation>
+  </message>
+  <message>
+   <source>Every learning rate is 0: nothing will be learnt.</source>
+   <translation>所有学习率都是 0：什么也学不到。</translation>
+  </message>
+  <message>
+   <source>Every n epochs</source>
+   <translation>每 n 轮</translation>
+  </message>
+  <message>
+   <source>Every n steps</source>
+   <translation>每 n 步</translation>
+  </message>
+  <message>
+   <source>Existing captions</source>
+   <translation>已有的标注</translation>
+  </message>
+  <message>
+   <source>Exponent of the polynomial schedule; 1 is a straight line.</source>
+   <translation>多项式调度的指数；1 就是直线。</translation>
+  </message>
+  <message>
+   <source>Exporting failed at {path}: {reason}.</source>
+   <translation>导出在 {path} 处失败：{reason}。</translation>
+  </message>
+  <message>
+   <source>Failed: the LoRA did not learn what it should. {seconds:.0f} seconds.</source>
+   <translation>未通过：LoRA 没有学会该学的东西。用时 {seconds:.0f} 秒。</translation>
+  </message>
+  <message>
+   <source>Falls by a power: 1 is linear, more falls sooner.</source>
+   <translation>按幂次下降：1 是直线，越大降得越早。</translation>
+  </message>
+  <message>
+   <source>Falls in a straight line to zero.</source>
+   <translation>沿直线降到零。</translation>
+  </message>
+  <message>
+   <source>Falls slowly, then quickly, then slowly to zero. The usual choice.</source>
+   <translation>先慢、后快、再慢地降到零。最常用。</translation>
+  </message>
+  <message>
+   <source>File precision</source>
+   <translation>文件精度</translation>
+  </message>
+  <message>
+   <source>Files left out: {count}, such as:
+{lines}</source>
+   <translation>不参加的文件：{count} 个，例如：
+{lines}</translation>
+  </message>
+  <message>
+   <source>Finds its own rate while training: leave the learning rates at 1.</source>
+   <translation>训练时自己找学习率：学习率保持 1。</translation>
+  </message>
+  <message>
+   <source>Five per cent is usual.</source>
+   <translation>一般用百分之五。</translation>
+  </message>
+  <message>
+   <source>Folder</source>
+   <translation>文件夹</translation>
+  </message>
+  <message>
+   <source>Folders</source>
+   <translation>文件夹</translation>
+  </message>
+  <message>
+   <source>Folders that can't be used: {count}
+{lines}</source>
+   <translation>不能用的文件夹：{count} 个
+{lines}</translation>
+  </message>
+  <message>
+   <source>Folders with pictures of the class, such as `1_cat`.</source>
+   <translation>放类别图的文件夹，例如 `1_cat`。</translation>
+  </message>
+  <message>
+   <source>Folders with the pictures to learn.</source>
+   <translation>放要学的图片的文件夹。</translation>
+  </message>
+  <message>
+   <source>Free some space and export again.</source>
+   <translation>请腾出一些空间，再重新导出。</translation>
+  </message>
+  <message>
+   <source>Full precision; the one for a CPU.</source>
+   <translation>全精度；CPU 只能用它。</translation>
+  </message>
+  <message>
+   <source>GB</source>
+   <translation>GB</translation>
+  </message>
+  <message>
+   <source>General threshold</source>
+   <translation>普通标签阈值</translation>
+  </message>
+  <message>
+   <source>Give the folder of a run.</source>
+   <translation>请给出一次训练的文件夹。</translation>
+  </message>
+  <message>
+   <source>Give the folder whose name ends in the date and time of the run.</source>
+   <translation>请给出名称以训练日期和时间结尾的那个文件夹。</translation>
+  </message>
+  <message>
+   <source>Gradient accumulation</source>
+   <translation>梯度累积</translation>
+  </message>
+  <message>
+   <source>Gradient checkpointing</source>
+   <translation>梯度检查点</translation>
+  </message>
+  <message>
+   <source>Gradient clipping</source>
+   <translation>梯度裁剪</translation>
+  </message>
+  <message>
+   <source>Half precision for newer cards.</source>
+   <translation>较新显卡的半精度。</translation>
+  </message>
+  <message>
+   <source>Half precision with a loss scaler.</source>
+   <translation>带损失缩放的半精度。</translation>
+  </message>
+  <message>
+   <source>Half the rank is usual.</source>
+   <translation>一般取秩的一半。</translation>
+  </message>
+  <message>
+   <source>Height</source>
+   <translation>高</translation>
+  </message>
+  <message>
+   <source>How closely the prompt is followed; 7 is usual.</source>
+   <translation>跟随提示词的程度；一般用 7。</translation>
+  </message>
+  <message>
+   <source>How many tags at the start stay in place when shuffling; the trigger word should be among them.</source>
+   <translation>打乱时开头有几个标签不动；触发词应在其中。</translation>
+  </message>
+  <message>
+   <source>How many tokens of a caption count. Long captions need 150 or 225; the rest is cut off.</source>
+   <translation>标注里有多少个 token 算数。长标注需要 150 或 225；多出的会被截掉。</translation>
+  </message>
+  <message>
+   <source>How much the class pictures count. 1 is as much as yours; lower it if the subject comes out too weak.</source>
+   <translation>类别图的分量。1 表示和你的图一样重；主体太弱就调低。</translation>
+  </message>
+  <message>
+   <source>How often cosine_with_restarts begins anew. With one it is plain cosine.</source>
+   <translation>cosine_with_restarts 重启几次。一次就是普通余弦。</translation>
+  </message>
+  <message>
+   <source>How often each picture is shown in an epoch. Empty takes the number in the folder's name.</source>
+   <translation>每轮每张图显示几次。留空则取文件夹名里的数字。</translation>
+  </message>
+  <message>
+   <source>How often the whole set is shown. Ignored if a number of steps is set.</source>
+   <translation>整套图显示几遍。设了步数时不起作用。</translation>
+  </message>
+  <message>
+   <source>If memory is short, close other programs; with a graphics card, try the device cpu.</source>
+   <translation>如果内存不够，请关闭其他程序；有显卡时可试试把设备设为 cpu。</translation>
+  </message>
+  <message>
+   <source>If this stays so, delete {file}: it is made anew.</source>
+   <translation>如果一直这样，请删除 {file}：它会重新生成。</translation>
+  </message>
+  <message>
+   <source>Images</source>
+   <translation>图片</translation>
+  </message>
+  <message>
+   <source>In {folder} there is already {names}.</source>
+   <translation>{folder} 里已经有 {names}。</translation>
+  </message>
+  <message>
+   <source>In {path}, the {part} cannot be used: {reason}.</source>
+   <translation>{path} 里的 {part} 不能用：{reason}。</translation>
+  </message>
+  <message>
+   <source>In {path}, {count} tensors of the {part} are missing, too many or of another size, for example {name}.</source>
+   <translation>{path} 里的 {part} 有 {count} 个张量缺失、多余或尺寸不符，例如 {name}。</translation>
+  </message>
+  <message>
+   <source>Is it a run file? Save it as UTF-8.</source>
+   <translation>这是训练文件吗？请存成 UTF-8。</translation>
+  </message>
+  <message>
+   <source>It may be cut short or damaged: compare its size with the original's, or download it again.</source>
+   <translation>可能不完整或已损坏：请和原文件比较大小，或重新下载。</translation>
+  </message>
+  <message>
+   <source>It takes: {known}.</source>
+   <translation>它接受：{known}。</translation>
+  </message>
+  <message>
+   <source>Its run has ended; resume goes on with it.</source>
+   <translation>它的训练已经结束；用 resume 可以接着来。</translation>
+  </message>
+  <message>
+   <source>Keep first tags</source>
+   <translation>保留开头标签</translation>
+  </message>
+  <message>
+   <source>Keep shapes</source>
+   <translation>保持比例</translation>
+  </message>
+  <message>
+   <source>Keep the last n</source>
+   <translation>只留最后 n 个</translation>
+  </message>
+  <message>
+   <source>Keeps folder names, tags and author out of the file.</source>
+   <translation>文件里不写文件夹名、标签和作者。</translation>
+  </message>
+  <message>
+   <source>Keeps the encoded pictures, so that the VAE works once and not in every step.</source>
+   <translation>把编码好的图片存下来，VAE 只工作一遍，不用每步都来。</translation>
+  </message>
+  <message>
+   <source>Largest size of the shared cache folder; the longest unused entries go first.</source>
+   <translation>共用缓存文件夹的最大容量；最久没用的先删。</translation>
+  </message>
+  <message>
+   <source>Learning rate</source>
+   <translation>学习率</translation>
+  </message>
+  <message>
+   <source>Leave both empty, with a learning rate of 1.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Leave out &lt; &gt; : " / \ | ? * and reserved words.</source>
+   <translation>不要用 &lt; &gt; : " / \ | ? * 和系统保留的词。</translation>
+  </message>
+  <message>
+   <source>Leave private entries out</source>
+   <translation>不写私人信息</translation>
+  </message>
+  <message>
+   <source>Leave them alone</source>
+   <translation>不动它们</translation>
+  </message>
+  <message>
+   <source>Less memory; captions and their encodings can be cached.</source>
+   <translation>占用更少；标注和它们的编码可以缓存。</translation>
+  </message>
+  <message>
+   <source>Lets the model learn darker darks and brighter brights. 0 is off; 0.03 to 0.1 is usual.</source>
+   <translation>让模型学到更暗的暗部和更亮的亮部。0 为关闭；一般 0.03 到 0.1。</translation>
+  </message>
+  <message>
+   <source>Libraries have changed since the run began ({changes}).</source>
+   <translation>训练开始后，有些库变了（{changes}）。</translation>
+  </message>
+  <message>
+   <source>Limit weight norms</source>
+   <translation>限制权重范数</translation>
+  </message>
+  <message>
+   <source>Lion</source>
+   <translation>Lion</translation>
+  </message>
+  <message>
+   <source>LoRA</source>
+   <translation>LoRA</translation>
+  </message>
+  <message>
+   <source>Longer is a little slower.</source>
+   <translation>越长会稍慢一点。</translation>
+  </message>
+  <message>
+   <source>Longest gradient allowed in a step; 0 switches clipping off.</source>
+   <translation>一步里允许的最大梯度；0 为不裁剪。</translation>
+  </message>
+  <message>
+   <source>Longest side</source>
+   <translation>最长边</translation>
+  </message>
+  <message>
+   <source>Lower it, or raise the longest side.</source>
+   <translation>请调小它，或调大最长边。</translation>
+  </message>
+  <message>
+   <source>Lower it, or raise the steps.</source>
+   <translation>请调小它，或增加步数。</translation>
+  </message>
+  <message>
+   <source>Lower the batch size (accumulation keeps its effect) or the resolution, and close other programs.</source>
+   <translation>请减小批大小（用梯度累积可保持效果）或分辨率，并关闭其他程序。</translation>
+  </message>
+  <message>
+   <source>Lower the batch size or the resolution, switch gradient checkpointing on, or close other programs.</source>
+   <translation>请减小批大小或分辨率，打开梯度检查点，或关闭其他程序。</translation>
+  </message>
+  <message>
+   <source>Lower the learning rate, or use bf16 or fp32 instead of fp16. The last snapshot and the saved files are good.</source>
+   <translation>请降低学习率，或用 bf16、fp32 代替 fp16。最近的快照和已保存的文件都是好的。</translation>
+  </message>
+  <message>
+   <source>Lower the resolution or the rank, and close other programs.</source>
+   <translation>请降低分辨率或秩，并关闭其他程序。</translation>
+  </message>
+  <message>
+   <source>Lower the resolution or the rank, train the UNet only, and close other programs.</source>
+   <translation>请降低分辨率或秩，只训练 UNet，并关闭其他程序。</translation>
+  </message>
+  <message>
+   <source>Make it shorter.</source>
+   <translation>请写短一些。</translation>
+  </message>
+  <message>
+   <source>Make room, then resume the run; every file and snapshot saved before is whole.</source>
+   <translation>请腾出空间，再继续训练；之前保存的每个文件和快照都完好。</translation>
+  </message>
+  <message>
+   <source>Make room, then resume the run; everything saved before is whole.</source>
+   <translation>请腾出空间，再继续训练；之前保存的都完好。</translation>
+  </message>
+  <message>
+   <source>Make the previews smaller.</source>
+   <translation>请把预览图改小。</translation>
+  </message>
+  <message>
+   <source>Memory and file size grow in proportion.</source>
+   <translation>占用和文件大小随之成比例增长。</translation>
+  </message>
+  <message>
+   <source>Memory grows with each picture.</source>
+   <translation>每多一张图，显存就多占一份。</translation>
+  </message>
+  <message>
+   <source>Mend that line. A backslash in a path must be written twice, or use '…'.</source>
+   <translation>请改好那一行。路径里的反斜杠要写两个，或者用 '…' 括起来。</translation>
+  </message>
+  <message>
+   <source>Method</source>
+   <translation>方法</translation>
+  </message>
+  <message>
+   <source>Min-SNR gamma</source>
+   <translation>Min-SNR γ</translation>
+  </message>
+  <message>
+   <source>Mirror</source>
+   <translation>左右翻转</translation>
+  </message>
+  <message>
+   <source>More arguments</source>
+   <translation>更多参数</translation>
+  </message>
+  <message>
+   <source>More is quicker on a large card and needs its memory.</source>
+   <translation>显卡大时越多越快，也越占显存。</translation>
+  </message>
+  <message>
+   <source>More than 1024 is rarely worth its time and memory.</source>
+   <translation>超过 1024 很少值得花那些时间和显存。</translation>
+  </message>
+  <message>
+   <source>Move it away or choose another name.</source>
+   <translation>请把它移走，或换一个名称。</translation>
+  </message>
+  <message>
+   <source>Much less memory, about a quarter more time.</source>
+   <translation>显存少用很多，时间多约四分之一。</translation>
+  </message>
+  <message>
+   <source>Name</source>
+   <translation>名称</translation>
+  </message>
+  <message>
+   <source>Name pictures, or folders with png, jpg, webp or bmp files in them.</source>
+   <translation>请给出图片，或里面有 png、jpg、webp、bmp 的文件夹。</translation>
+  </message>
+  <message>
+   <source>Names of characters stand before the general tags, where keep_tokens can protect them.</source>
+   <translation>角色名放在普通标签前面，keep_tokens 才护得住。</translation>
+  </message>
+  <message>
+   <source>Negative prompt</source>
+   <translation>负面提示词</translation>
+  </message>
+  <message>
+   <source>Network</source>
+   <translation>网络</translation>
+  </message>
+  <message>
+   <source>Never enlarge</source>
+   <translation>不放大</translation>
+  </message>
+  <message>
+   <source>New tags follow the caption; tags it already has are not repeated.</source>
+   <translation>新标签接在标注后面；已有的不重复。</translation>
+  </message>
+  <message>
+   <source>New tags stand before the caption, without repeating its own.</source>
+   <translation>新标签放在标注前面，不重复已有的。</translation>
+  </message>
+  <message>
+   <source>No base model is chosen.</source>
+   <translation>还没有选底模。</translation>
+  </message>
+  <message>
+   <source>No bucket has a longer side.</source>
+   <translation>没有哪个分桶的边比它长。</translation>
+  </message>
+  <message>
+   <source>No bucket has a shorter side.</source>
+   <translation>没有哪个分桶的边比它短。</translation>
+  </message>
+  <message>
+   <source>No class picture can be used.</source>
+   <translation>没有一张类别图能用。</translation>
+  </message>
+  <message>
+   <source>No folder for the run can be made in {folder} ({reason}).</source>
+   <translation>无法在 {folder} 里建立训练文件夹（{reason}）。</translation>
+  </message>
+  <message>
+   <source>No graphics card can be used for captions: the installed onnxruntime has only the CPU.</source>
+   <translation>不能用显卡打标：装的 onnxruntime 只支持 CPU。</translation>
+  </message>
+  <message>
+   <source>No picture to learn can be used.</source>
+   <translation>没有一张要学的图能用。</translation>
+  </message>
+  <message>
+   <source>Nobody is at work in {folder}.</source>
+   <translation>{folder} 里没有正在进行的训练。</translation>
+  </message>
+  <message>
+   <source>Noise and loss</source>
+   <translation>噪声与损失</translation>
+  </message>
+  <message>
+   <source>Noise offset</source>
+   <translation>噪声偏移</translation>
+  </message>
+  <message>
+   <source>None of its pictures ({count}) can be used.</source>
+   <translation>它的图片（{count} 张）一张也不能用。</translation>
+  </message>
+  <message>
+   <source>Nothing is written.</source>
+   <translation>什么也不写入磁盘。</translation>
+  </message>
+  <message>
+   <source>Nothing was written: this only showed {count} captions.</source>
+   <translation>什么也没有写：只是展示了 {count} 条标注。</translation>
+  </message>
+  <message>
+   <source>Numbers in the file. fp16 is half the size and works everywhere.</source>
+   <translation>文件里数字的精度。fp16 只有一半大小，到处都能用。</translation>
+  </message>
+  <message>
+   <source>Numbers used while training. fp16 suits nearly every card, bf16 newer ones (RTX 30 and later), fp32 a CPU.</source>
+   <translation>训练时用的数字精度。fp16 几乎适合所有显卡，bf16 适合较新的（RTX 30 及以后），fp32 适合 CPU。</translation>
+  </message>
+  <message>
+   <source>Of the picture.</source>
+   <translation>图片的尺寸。</translation>
+  </message>
+  <message>
+   <source>Older files of this run are deleted; 0 keeps all. The final file always stays.</source>
+   <translation>这次训练的旧文件会被删除；0 为全部保留。最终文件总会留下。</translation>
+  </message>
+  <message>
+   <source>One number of memory for each trained one. Wants a third to a tenth of AdamW's rate.</source>
+   <translation>每个训练的数只多占一个数的内存。学习率要用 AdamW 的三分之一到十分之一。</translation>
+  </message>
+  <message>
+   <source>Only pictures without a caption file get one.</source>
+   <translation>只给没有标注文件的图片写标注。</translation>
+  </message>
+  <message>
+   <source>Only show</source>
+   <translation>只显示</translation>
+  </message>
+  <message>
+   <source>Only where it is installed and a test call works.</source>
+   <translation>只在装好并且试用成功时可用。</translation>
+  </message>
+  <message>
+   <source>Optimiser</source>
+   <translation>优化器</translation>
+  </message>
+  <message>
+   <source>Output</source>
+   <translation>输出</translation>
+  </message>
+  <message>
+   <source>Output folder</source>
+   <translation>输出文件夹</translation>
+  </message>
+  <message>
+   <source>Over 128 brings no gain, a larger file, and overfits sooner.</source>
+   <translation>超过 128 没有好处，文件变大，还更容易过拟合。</translation>
+  </message>
+  <message>
+   <source>Own character threshold for each picture</source>
+   <translation>每张图各自的角色阈值</translation>
+  </message>
+  <message>
+   <source>Own threshold for each picture</source>
+   <translation>每张图各自的阈值</translation>
+  </message>
+  <message>
+   <source>Passed: it learnt the emblem and forgot nothing else. {seconds:.0f} seconds.</source>
+   <translation>通过：学会了徽记，别的也没忘。用时 {seconds:.0f} 秒。</translation>
+  </message>
+  <message>
+   <source>Pictures by prompt and step: {file}</source>
+   <translation>按提示词和步数排列的图片：{file}</translation>
+  </message>
+  <message>
+   <source>Pictures encoded at once while caching.</source>
+   <translation>缓存时一次编码几张图。</translation>
+  </message>
+  <message>
+   <source>Pictures in one step. More is smoother and faster for each picture, and makes fewer steps.</source>
+   <translation>一步里的图片数。越多越平稳，每张图也更快，但步数更少。</translation>
+  </message>
+  <message>
+   <source>Pictures less than half as large as they are trained: {count} ({names}). They will look soft.</source>
+   <translation>不到训练尺寸一半的图片：{count} 张（{names}）。它们会显得模糊。</translation>
+  </message>
+  <message>
+   <source>Pictures so long or wide that less than half of them is trained: {count} ({names}).</source>
+   <translation>太长或太宽、只有不到一半会被训练的图片：{count} 张（{names}）。</translation>
+  </message>
+  <message>
+   <source>Pictures with a shorter side are skipped and named.</source>
+   <translation>短边比这更短的图片会跳过，并列出名字。</translation>
+  </message>
+  <message>
+   <source>Plain descent with momentum. Needs a much higher rate; for experiments.</source>
+   <translation>带动量的普通梯度下降。需要高得多的学习率；供实验用。</translation>
+  </message>
+  <message>
+   <source>Power</source>
+   <translation>幂次</translation>
+  </message>
+  <message>
+   <source>Precision</source>
+   <translation>精度</translation>
+  </message>
+  <message>
+   <source>Prior loss weight</source>
+   <translation>先验损失权重</translation>
+  </message>
+  <message>
+   <source>Prodigy</source>
+   <translation>Prodigy</translation>
+  </message>
+  <message>
+   <source>Prompt</source>
+   <translation>提示词</translation>
+  </message>
+  <message>
+   <source>Prompts</source>
+   <translation>提示词</translation>
+  </message>
+  <message>
+   <source>Prompts without the trigger still right: {others:.0%} (at least {limit:.0%} wanted).</source>
+   <translation>不含触发词的提示词仍然正确：{others:.0%}（要求至少 {limit:.0%}）。</translation>
+  </message>
+  <message>
+   <source>Put in front of every caption, a trigger word for example.</source>
+   <translation>加在每条标注前面，例如触发词。</translation>
+  </message>
+  <message>
+   <source>Put in front of every caption: a trigger word, for example.</source>
+   <translation>加在每条标注前面，例如触发词。</translation>
+  </message>
+  <message>
+   <source>Put {model} and {labels} of one model into one folder: both are on the model's page, among its files.</source>
+   <translation>请把同一模型的 {model} 和 {labels} 放进一个文件夹：两个都在模型页面的文件列表里。</translation>
+  </message>
+  <message>
+   <source>Puts the comma-separated parts of a caption in a new order each time. Only for tag lists.</source>
+   <translation>每次把用逗号分开的各部分换个顺序。只适合标签列表。</translation>
+  </message>
+  <message>
+   <source>Rank</source>
+   <translation>秩（维度 dim）</translation>
+  </message>
+  <message>
+   <source>Regularisation</source>
+   <translation>正则化</translation>
+  </message>
+  <message>
+   <source>Repair it, or take it away if the model is of the usual sizes.</source>
+   <translation>请修好它；如果模型是常规尺寸，可以把它拿走。</translation>
+  </message>
+  <message>
+   <source>Repeats</source>
+   <translation>重复次数</translation>
+  </message>
+  <message>
+   <source>Replace them</source>
+   <translation>替换它们</translation>
+  </message>
+  <message>
+   <source>Replacements</source>
+   <translation>替换表</translation>
+  </message>
+  <message>
+   <source>Resolution</source>
+   <translation>分辨率</translation>
+  </message>
+  <message>
+   <source>Resolution is a width and a height.</source>
+   <translation>分辨率是宽和高。</translation>
+  </message>
+  <message>
+   <source>Resume the run: the entry is then made again.</source>
+   <translation>请继续训练：这一项会重新生成。</translation>
+  </message>
+  <message>
+   <source>Rises to the full rate, then stays there.</source>
+   <translation>升到满值后保持不变。</translation>
+  </message>
+  <message>
+   <source>Run git lfs pull in that folder, or download the file from the model's page.</source>
+   <translation>请在那个文件夹里运行 git lfs pull，或从模型页面下载文件。</translation>
+  </message>
+  <message>
+   <source>Run the doctor (gui.sh doctor, gui.bat doctor); it says what is wrong.</source>
+   <translation>请运行体检（gui.sh doctor、gui.bat doctor）；它会说明哪里不对。</translation>
+  </message>
+  <message>
+   <source>SDPA</source>
+   <translation>SDPA</translation>
+  </message>
+  <message>
+   <source>SGDNesterov</source>
+   <translation>SGDNesterov</translation>
+  </message>
+  <message>
+   <source>Sampler</source>
+   <translation>采样器</translation>
+  </message>
+  <message>
+   <source>Samples</source>
+   <translation>预览</translation>
+  </message>
+  <message>
+   <source>Save every n epochs</source>
+   <translation>每 n 轮保存</translation>
+  </message>
+  <message>
+   <source>Save every n steps</source>
+   <translation>每 n 步保存</translation>
+  </message>
+  <message>
+   <source>Say what to draw.</source>
+   <translation>请写明要画什么。</translation>
+  </message>
+  <message>
+   <source>Says what would be written and writes nothing. With scores from an earlier run the answer comes at once.</source>
+   <translation>只说会写什么，并不写入。有以前的分数时马上就有结果。</translation>
+  </message>
+  <message>
+   <source>Scales the update by alpha ÷ rank. Half the rank is usual; a smaller alpha needs a higher learning rate.</source>
+   <translation>把更新乘以 alpha ÷ 秩。一般取秩的一半；alpha 越小，学习率要越高。</translation>
+  </message>
+  <message>
+   <source>Schedule</source>
+   <translation>调度方式</translation>
+  </message>
+  <message>
+   <source>Scheduler</source>
+   <translation>学习率调度器</translation>
+  </message>
+  <message>
+   <source>Seed</source>
+   <translation>种子</translation>
+  </message>
+  <message>
+   <source>Separate VAE</source>
+   <translation>单独的 VAE</translation>
+  </message>
+  <message>
+   <source>Set 2 or more, or cosine.</source>
+   <translation>请设为 2 或更多，或改用 cosine。</translation>
+  </message>
+  <message>
+   <source>Set it to 1, or empty where another rate is used.</source>
+   <translation>请设为 1；用另一个学习率的地方留空。</translation>
+  </message>
+  <message>
+   <source>Set it to at least 1.</source>
+   <translation>请至少设为 1。</translation>
+  </message>
+  <message>
+   <source>Set speed.attention to sdpa, which is as quick on today's PyTorch.</source>
+   <translation>请把 speed.attention 设为 sdpa，在现在的 PyTorch 上一样快。</translation>
+  </message>
+  <message>
+   <source>Set speed.device to one of: {known}. The launcher's doctor says more.</source>
+   <translation>请把 speed.device 设为以下之一：{known}。启动器的体检（doctor）会说得更详细。</translation>
+  </message>
+  <message>
+   <source>Set speed.precision to fp16.</source>
+   <translation>请把 speed.precision 设为 fp16。</translation>
+  </message>
+  <message>
+   <source>Set speed.precision to fp32, or train on a graphics card.</source>
+   <translation>请把 speed.precision 设为 fp32，或用显卡训练。</translation>
+  </message>
+  <message>
+   <source>Set the learning rate to 1 and leave the rates of UNet and text encoder empty.</source>
+   <translation>请把学习率设为 1，UNet 和文本编码器的学习率留空。</translation>
+  </message>
+  <message>
+   <source>Share of pictures that are shown without any caption, 0 to 0.1. Helps the model to work with weak prompts.</source>
+   <translation>有多少比例的图片不带标注显示，0 到 0.1。帮助模型应付含糊的提示词。</translation>
+  </message>
+  <message>
+   <source>Share of the run in which the rate rises from zero; 0.05 is five per cent.</source>
+   <translation>学习率从零上升的那一段占整个训练的比例；0.05 是百分之五。</translation>
+  </message>
+  <message>
+   <source>Share of the update that is switched off at random in each step. 0 to 0.3; helps a little against overfitting.</source>
+   <translation>每步随机关掉更新的比例。0 到 0.3；对过拟合略有帮助。</translation>
+  </message>
+  <message>
+   <source>Shortest side</source>
+   <translation>最短边</translation>
+  </message>
+  <message>
+   <source>Shown by programs that read it; empty takes the name.</source>
+   <translation>读取它的程序会显示；留空则用名称。</translation>
+  </message>
+  <message>
+   <source>Shows each picture mirrored half of the time. Not for asymmetric subjects.</source>
+   <translation>有一半时候把图片左右翻转。不适合左右不对称的主体。</translation>
+  </message>
+  <message>
+   <source>Shows what the base model draws.</source>
+   <translation>看看底模画出什么。</translation>
+  </message>
+  <message>
+   <source>Shrinks any layer whose update grows beyond this length; 0 is off, 1 is a usual limit.</source>
+   <translation>哪一层的更新超过这个长度就缩回；0 为关闭，常用 1。</translation>
+  </message>
+  <message>
+   <source>Shuffle tags</source>
+   <translation>打乱标签</translation>
+  </message>
+  <message>
+   <source>Sides of the buckets are multiples of this.</source>
+   <translation>分桶的边长是它的倍数。</translation>
+  </message>
+  <message>
+   <source>Size of each change. Too high burns, too low learns nothing; 1e-4 is usual for a LoRA with AdamW.</source>
+   <translation>每次改动的大小。太高会烧坏，太低学不到；用 AdamW 训练 LoRA 一般 1e-4。</translation>
+  </message>
+  <message>
+   <source>Small pictures get smaller buckets instead of being enlarged.</source>
+   <translation>小图进小的分桶，而不是放大。</translation>
+  </message>
+  <message>
+   <source>Small, removable, good with few pictures.</source>
+   <translation>小巧、可拆卸，图少也行。</translation>
+  </message>
+  <message>
+   <source>Smallest picture</source>
+   <translation>最小的图片</translation>
+  </message>
+  <message>
+   <source>Snapshot every</source>
+   <translation>快照间隔</translation>
+  </message>
+  <message>
+   <source>Spaces for underscores</source>
+   <translation>下划线换成空格</translation>
+  </message>
+  <message>
+   <source>Speed and memory</source>
+   <translation>速度与显存</translation>
+  </message>
+  <message>
+   <source>Split name (series)</source>
+   <translation>拆开“名字（作品）”</translation>
+  </message>
+  <message>
+   <source>Steps</source>
+   <translation>步数</translation>
+  </message>
+  <message>
+   <source>Stopped.</source>
+   <translation>已停止。</translation>
+  </message>
+  <message>
+   <source>Stopped: {written} captions written, {left} pictures left. Start again to go on from here.</source>
+   <translation>已停止：写了 {written} 条标注，还剩 {left} 张。再次开始会从这里接着来。</translation>
+  </message>
+  <message>
+   <source>Such a model needs its own tokenizer: give it as a diffusers folder.</source>
+   <translation>这样的模型需要自己的分词器：请以 diffusers 文件夹给出。</translation>
+  </message>
+  <message>
+   <source>Switch gradient checkpointing on, lower the batch size or the resolution, or close other programs.</source>
+   <translation>请打开梯度检查点，减小批大小或分辨率，或关闭其他程序。</translation>
+  </message>
+  <message>
+   <source>Tags are shuffled and none is kept in front: the trigger word gets lost.</source>
+   <translation>标签会被打乱，而开头一个也不保留：触发词会丢失。</translation>
+  </message>
+  <message>
+   <source>Tags drawn pictures with booru words (long hair, smile, outdoors). Needs a folder with {model} and {labels} of one of SmilingWolf's taggers, v2 or v3.</source>
+   <translation>用 booru 标签（long hair、smile、outdoors）给绘画打标。需要一个放有 {model} 和 {labels} 的文件夹，来自 SmilingWolf 的 v2 或 v3 打标器。</translation>
+  </message>
+  <message>
+   <source>Tags that are more probable than this are written. Lower gives more tags and more wrong ones; 0.35 is usual.</source>
+   <translation>概率高于此值的标签会写入。越低标签越多，错的也越多；一般 0.35。</translation>
+  </message>
+  <message>
+   <source>Tags that are never written. For a character LoRA: what belongs to the character, so that the trigger word learns it.</source>
+   <translation>永远不写的标签。训练角色 LoRA 时：属于角色本身的特征，让触发词去学。</translation>
+  </message>
+  <message>
+   <source>Tags to write differently, each as old = new.</source>
+   <translation>要换写法的标签，每个写成“旧 = 新”。</translation>
+  </message>
+  <message>
+   <source>Take them out of one of the folders.</source>
+   <translation>请从其中一个文件夹里拿掉它们。</translation>
+  </message>
+  <message>
+   <source>Teaches words, not looks.</source>
+   <translation>教词，不教样子。</translation>
+  </message>
+  <message>
+   <source>TensorBoard log</source>
+   <translation>TensorBoard 日志</translation>
+  </message>
+  <message>
+   <source>Text encoder only</source>
+   <translation>只训练文本编码器</translation>
+  </message>
+  <message>
+   <source>Text encoder rate</source>
+   <translation>文本编码器学习率</translation>
+  </message>
+  <message>
+   <source>The LoRA and everything about its run: {folder}</source>
+   <translation>LoRA 和这次训练的一切都在：{folder}</translation>
+  </message>
+  <message>
+   <source>The UNet alone saves memory and time, and costs likeness.</source>
+   <translation>只训练 UNet 省显存省时间，但像的程度会差一些。</translation>
+  </message>
+  <message>
+   <source>The UNet's own learning rate; empty takes the one above.</source>
+   <translation>UNet 自己的学习率；留空则用上面的。</translation>
+  </message>
+  <message>
+   <source>The cache can't be written ({detail}).</source>
+   <translation>缓存写不进去（{detail}）。</translation>
+  </message>
+  <message>
+   <source>The cache holds {size} GB, more than its limit, as running trainings need them.</source>
+   <translation>缓存有 {size} GB，超过了上限，因为正在进行的训练需要它们。</translation>
+  </message>
+  <message>
+   <source>The caption is replaced; the old one stays in captions_backup.</source>
+   <translation>标注会被替换；旧的留在 captions_backup 里。</translation>
+  </message>
+  <message>
+   <source>The caption of pictures that have no caption file. Empty takes the words in the folder's name.</source>
+   <translation>没有标注文件的图片用的标注。留空则取文件夹名里的词。</translation>
+  </message>
+  <message>
+   <source>The colour that transparent pictures are laid on.</source>
+   <translation>透明图片垫底的颜色。</translation>
+  </message>
+  <message>
+   <source>The config file {path} beside the model cannot be read: {reason}.</source>
+   <translation>模型旁边的配置文件 {path} 读不了：{reason}。</translation>
+  </message>
+  <message>
+   <source>The curve of the learning rate.</source>
+   <translation>学习率的曲线。</translation>
+  </message>
+  <message>
+   <source>The disk is full: {file} could not be saved ({megabytes} MB free).</source>
+   <translation>磁盘满了：{file} 没能保存（剩余 {megabytes} MB）。</translation>
+  </message>
+  <message>
+   <source>The disk is full: {megabytes} MB are free at {folder}.</source>
+   <translation>磁盘满了：{folder} 处剩余 {megabytes} MB。</translation>
+  </message>
+  <message>
+   <source>The disk of the cache is nearly full.</source>
+   <translation>缓存所在的磁盘快满了。</translation>
+  </message>
+  <message>
+   <source>The disk of {folder} is full; nothing was replaced.</source>
+   <translation>{folder} 所在的磁盘满了；没有替换任何文件。</translation>
+  </message>
+  <message>
+   <source>The ending of new caption files. An existing .caption file counts as a caption too.</source>
+   <translation>新标注文件的扩展名。已有的 .caption 文件也算标注。</translation>
+  </message>
+  <message>
+   <source>The ending of the caption file beside each picture.</source>
+   <translation>每张图旁边标注文件的扩展名。</translation>
+  </message>
+  <message>
+   <source>The file does not begin with its format number.</source>
+   <translation>文件开头没有格式编号。</translation>
+  </message>
+  <message>
+   <source>The file is cut short ({reason}): the download or copy is not complete. Download it again.</source>
+   <translation>文件不完整（{reason}）：下载或复制没有完成。请重新下载。</translation>
+  </message>
+  <message>
+   <source>The file is damaged or no model in spite of its name ({reason}). Download it again.</source>
+   <translation>文件已损坏，或者虽叫这个名字却不是模型（{reason}）。请重新下载。</translation>
+  </message>
+  <message>
+   <source>The file is empty: the download failed. Download it again.</source>
+   <translation>文件是空的：下载失败了。请重新下载。</translation>
+  </message>
+  <message>
+   <source>The file may be damaged or of another kind: download it again, or choose another model.</source>
+   <translation>文件可能已损坏或属于别的种类：请重新下载，或选另一个模型。</translation>
+  </message>
+  <message>
+   <source>The file {path} cannot be read: {reason}.</source>
+   <translation>文件 {path} 读不了：{reason}。</translation>
+  </message>
+  <message>
+   <source>The folder of your WebUI or ComfyUI: the final LoRA is placed in its models. Empty copies nothing.</source>
+   <translation>你的 WebUI 或 ComfyUI 的文件夹：最终的 LoRA 会放进它的模型目录。留空则不复制。</translation>
+  </message>
+  <message>
+   <source>The folder {folder} cannot be written.</source>
+   <translation>文件夹 {folder} 无法写入。</translation>
+  </message>
+  <message>
+   <source>The graphics card could not be used, so the CPU computes, more slowly.</source>
+   <translation>显卡用不上，改由 CPU 计算，会慢一些。</translation>
+  </message>
+  <message>
+   <source>The last lines of log.txt say where. Resume goes on from the last snapshot.</source>
+   <translation>log.txt 的最后几行写着出错的地方。“继续”会从最近的快照接着训练。</translation>
+  </message>
+  <message>
+   <source>The library of {optimizer} can not be loaded ({reason}).</source>
+   <translation>{optimizer} 的库加载不了（{reason}）。</translation>
+  </message>
+  <message>
+   <source>The loss is no longer a number at step {step}; the training has come apart.</source>
+   <translation>在第 {step} 步损失不再是数字；训练已经崩了。</translation>
+  </message>
+  <message>
+   <source>The model file {path} became shorter while it was read.</source>
+   <translation>模型文件 {path} 在读取时变短了。</translation>
+  </message>
+  <message>
+   <source>The model file {path} cannot be read: {reason}.</source>
+   <translation>模型文件 {path} 读不了：{reason}。</translation>
+  </message>
+  <message>
+   <source>The model folder has a config that cannot be read: {reason}.</source>
+   <translation>模型文件夹里有一个读不了的配置：{reason}。</translation>
+  </message>
+  <message>
+   <source>The model folder is not complete: {reason}.</source>
+   <translation>模型文件夹不完整：{reason}。</translation>
+  </message>
+  <message>
+   <source>The model gave up ({reason}).</source>
+   <translation>模型运行失败（{reason}）。</translation>
+  </message>
+  <message>
+   <source>The model is laid out as Stable Diffusion 1.x, but is not whole: {reason}.</source>
+   <translation>模型的结构是 Stable Diffusion 1.x，但不完整：{reason}。</translation>
+  </message>
+  <message>
+   <source>The model to train on: one .safetensors file, or a diffusers folder. Stable Diffusion 1.x.</source>
+   <translation>在它上面训练的模型：一个 .safetensors 文件，或 diffusers 文件夹。Stable Diffusion 1.x。</translation>
+  </message>
+  <message>
+   <source>The model's answers are not probabilities between 0 and 1, so they cannot be tags.</source>
+   <translation>模型给出的不是 0 到 1 之间的概率，不能当作标签。</translation>
+  </message>
+  <message>
+   <source>The name is empty, or begins or ends with a blank or a dot.</source>
+   <translation>名称是空的，或首尾有空格，或以点结尾。</translation>
+  </message>
+  <message>
+   <source>The name is too long for a file name.</source>
+   <translation>名称太长，不能作文件名。</translation>
+  </message>
+  <message>
+   <source>The name may not hold &lt; &gt; : " / \ | ? * and not be longer than 200 bytes.</source>
+   <translation>名称里不能有 &lt; &gt; : " / \ | ? *，也不能超过 200 字节。</translation>
+  </message>
+  <message>
+   <source>The name of the LoRA and its files.</source>
+   <translation>LoRA 和它的文件的名称。</translation>
+  </message>
+  <message>
+   <source>The nearest that is: {near}.</source>
+   <translation>最接近的是：{near}。</translation>
+  </message>
+  <message>
+   <source>The network or the optimiser in run.toml was changed: undo that, or start a new run.</source>
+   <translation>run.toml 里的网络或优化器被改过：请改回去，或开始新的训练。</translation>
+  </message>
+  <message>
+   <source>The new preview prompts can not be used ({reason}).</source>
+   <translation>新的预览提示词不能用（{reason}）。</translation>
+  </message>
+  <message>
+   <source>The next run starts at once.</source>
+   <translation>下次训练马上就能开始。</translation>
+  </message>
+  <message>
+   <source>The old ones stay.</source>
+   <translation>旧的保留。</translation>
+  </message>
+  <message>
+   <source>The picture's own seed.</source>
+   <translation>这张图自己的种子。</translation>
+  </message>
+  <message>
+   <source>The pictures or captions have changed since the run began.</source>
+   <translation>训练开始后，图片或标注有了变化。</translation>
+  </message>
+  <message>
+   <source>The preview {path} is not a PNG picture.</source>
+   <translation>预览图 {path} 不是 PNG 图片。</translation>
+  </message>
+  <message>
+   <source>The routine for attention. SDPA comes with PyTorch and is right for nearly everybody.</source>
+   <translation>注意力的算法。SDPA 随 PyTorch 自带，几乎适合所有人。</translation>
+  </message>
+  <message>
+   <source>The routine that draws.</source>
+   <translation>画图的采样算法。</translation>
+  </message>
+  <message>
+   <source>The run file cannot be used ({count} problems):
+{lines}</source>
+   <translation>训练文件不能用（{count} 个问题）：
+{lines}</translation>
+  </message>
+  <message>
+   <source>The run goes on with those of now; it will differ from an unbroken one.</source>
+   <translation>训练会用现在的接着进行；结果会和没有中断的不同。</translation>
+  </message>
+  <message>
+   <source>The run goes on; its last digits may differ from an unbroken one.</source>
+   <translation>训练接着进行；最后几位数字可能和没有中断的不同。</translation>
+  </message>
+  <message>
+   <source>The run in {folder} has made no LoRA.</source>
+   <translation>{folder} 里的训练还没有产出 LoRA。</translation>
+  </message>
+  <message>
+   <source>The run in {folder} is still at work.</source>
+   <translation>{folder} 里的训练还在进行。</translation>
+  </message>
+  <message>
+   <source>The run is set to bf16, and {card} does not have it.</source>
+   <translation>训练设成了 bf16，而 {card} 不支持。</translation>
+  </message>
+  <message>
+   <source>The run is set to fp16, and a CPU can not train in fp16.</source>
+   <translation>训练设成了 fp16，而 CPU 不能用 fp16 训练。</translation>
+  </message>
+  <message>
+   <source>The same for characters, never under 0.15.</source>
+   <translation>对角色也一样，但不低于 0.15。</translation>
+  </message>
+  <message>
+   <source>The same for names of characters, which are guessed wrongly more easily; 0.85 is usual.</source>
+   <translation>角色名也一样，只是更容易猜错；一般 0.85。</translation>
+  </message>
+  <message>
+   <source>The same picture is both a training and a class picture ({count} times):
+{names}</source>
+   <translation>同一张图既是训练图又是类别图（{count} 次）：
+{names}</translation>
+  </message>
+  <message>
+   <source>The same rate from the first step to the last.</source>
+   <translation>从第一步到最后一步学习率不变。</translation>
+  </message>
+  <message>
+   <source>The same run file with the same seed gives the same result.</source>
+   <translation>同一个训练文件、同一个种子，得到同样的结果。</translation>
+  </message>
+  <message>
+   <source>The shortest side is longer than the longest side.</source>
+   <translation>最短边比最长边还长。</translation>
+  </message>
+  <message>
+   <source>The snapshot before it is used.</source>
+   <translation>改用它之前的快照。</translation>
+  </message>
+  <message>
+   <source>The snapshot does not fit this run ({reason}).</source>
+   <translation>快照和这次训练对不上（{reason}）。</translation>
+  </message>
+  <message>
+   <source>The steady default. Two numbers of memory for each trained one.</source>
+   <translation>稳妥的默认选择。每个训练的数多占两个数的内存。</translation>
+  </message>
+  <message>
+   <source>The stored scores cannot be used ({reason}).</source>
+   <translation>存下的分数不能用（{reason}）。</translation>
+  </message>
+  <message>
+   <source>The text encoder of {path} knows {rows} tokens, its tokenizer has {count}.</source>
+   <translation>{path} 的文本编码器认识 {rows} 个 token，它的分词器有 {count} 个。</translation>
+  </message>
+  <message>
+   <source>The text encoder's answers can not be cached.</source>
+   <translation>文本编码器的结果无法缓存。</translation>
+  </message>
+  <message>
+   <source>The text encoder's own learning rate, usually half of the UNet's or less; empty takes the one above.</source>
+   <translation>文本编码器自己的学习率，通常是 UNet 的一半或更低；留空则用上面的。</translation>
+  </message>
+  <message>
+   <source>The training failed ({reason}).</source>
+   <translation>训练失败了（{reason}）。</translation>
+  </message>
+  <message>
+   <source>The trigger gives the emblem in unseen surroundings: before {before:.0%} (at most {limit:.0%} wanted).</source>
+   <translation>触发词在没见过的场景里画出徽记：训练前 {before:.0%}（要求不超过 {limit:.0%}）。</translation>
+  </message>
+  <message>
+   <source>The usual choice for SD 1.x.</source>
+   <translation>SD 1.x 的常用选择。</translation>
+  </message>
+  <message>
+   <source>The usual one; .caption is read where there is no .txt.</source>
+   <translation>最常用；没有 .txt 时读 .caption。</translation>
+  </message>
+  <message>
+   <source>The worker could not be started ({reason}).</source>
+   <translation>训练进程启动不了（{reason}）。</translation>
+  </message>
+  <message>
+   <source>The worker of {folder} does not answer.</source>
+   <translation>{folder} 的训练进程没有回应。</translation>
+  </message>
+  <message>
+   <source>There are no pictures in the folders that were named.</source>
+   <translation>所给的文件夹里没有图片。</translation>
+  </message>
+  <message>
+   <source>There are no pictures to learn.</source>
+   <translation>没有要学的图片。</translation>
+  </message>
+  <message>
+   <source>There is no UNet in this model.</source>
+   <translation>这个模型里没有 UNet。</translation>
+  </message>
+  <message>
+   <source>There is no VAE inside this model. Choose a VAE file beside it.</source>
+   <translation>这个模型里没有 VAE。请另外选一个 VAE 文件。</translation>
+  </message>
+  <message>
+   <source>There is no device {name} that PyTorch can use.</source>
+   <translation>PyTorch 没有可用的设备 {name}。</translation>
+  </message>
+  <message>
+   <source>There is no file or folder {path}.</source>
+   <translation>没有文件或文件夹 {path}。</translation>
+  </message>
+  <message>
+   <source>There is no folder {folder}.</source>
+   <translation>没有文件夹 {folder}。</translation>
+  </message>
+  <message>
+   <source>There is no run file {path}.</source>
+   <translation>没有训练文件 {path}。</translation>
+  </message>
+  <message>
+   <source>There is no text encoder in this model. Choose the full version of it, not the UNet alone.</source>
+   <translation>这个模型里没有文本编码器。请选完整版，而不是单独的 UNet。</translation>
+  </message>
+  <message>
+   <source>There is not enough memory for a preview; the training goes on without it.</source>
+   <translation>内存不够画预览图；训练不受影响，继续进行。</translation>
+  </message>
+  <message>
+   <source>There is not enough memory for the model {path}.</source>
+   <translation>内存不够加载模型 {path}。</translation>
+  </message>
+  <message>
+   <source>There is not enough memory for this run.</source>
+   <translation>内存不够进行这次训练。</translation>
+  </message>
+  <message>
+   <source>There was not enough memory.</source>
+   <translation>内存不够。</translation>
+  </message>
+  <message>
+   <source>These options cannot be used:
+{lines}</source>
+   <translation>这些选项不能用：
+{lines}</translation>
+  </message>
+  <message>
+   <source>They belong to the UNet: train the UNet and the text encoder.</source>
+   <translation>它们属于 UNet：请训练 UNet 和文本编码器。</translation>
+  </message>
+  <message>
+   <source>They belong to the text encoder: train the UNet and the text encoder.</source>
+   <translation>它们属于文本编码器：请训练 UNet 和文本编码器。</translation>
+  </message>
+  <message>
+   <source>This VAE has {channels} latent channels and belongs to another kind of model; Stable Diffusion 1.x has 4.</source>
+   <translation>这个 VAE 有 {channels} 个潜空间通道，属于另一类模型；Stable Diffusion 1.x 是 4 个。</translation>
+  </message>
+  <message>
+   <source>This file was made by a newer Athanor (format {number}, this one reads {newest}).</source>
+   <translation>这个文件由更新版的 Athanor 生成（格式 {number}，本版只读到 {newest}）。</translation>
+  </message>
+  <message>
+   <source>This folder has no path.</source>
+   <translation>这个文件夹没有路径。</translation>
+  </message>
+  <message>
+   <source>This folder is not a diffusers model: it has no model_index.json. Choose a model file, or the folder above or below.</source>
+   <translation>这个文件夹不是 diffusers 模型：没有 model_index.json。请选模型文件，或它的上级、下级文件夹。</translation>
+  </message>
+  <message>
+   <source>This holds tensors, but no model that Athanor knows.</source>
+   <translation>里面有张量，但不是 Athanor 认识的模型。</translation>
+  </message>
+  <message>
+   <source>This is a ControlNet.</source>
+   <translation>这是 ControlNet。</translation>
+  </message>
+  <message>
+   <source>This is a GGUF file: quantised weights for running a model, not for training it. Choose the safetensors version.</source>
+   <translation>这是 GGUF 文件：量化权重只能用来画图，不能训练。请选 safetensors 版本。</translation>
+  </message>
+  <message>
+   <source>This is a LoRA for {family}.</source>
+   <translation>这是 {family} 的 LoRA。</translation>
+  </message>
+  <message>
+   <source>This is a LoRA.</source>
+   <translation>这是 LoRA。</translation>
+  </message>
+  <message>
+   <source>This is a VAE with {channels} latent channels.</source>
+   <translation>这是有 {channels} 个潜空间通道的 VAE。</translation>
+  </message>
+  <message>
+   <source>This is a diffusers folder of a kind that Athanor does not know ({name}).</source>
+   <translation>这是 Athanor 不认识的一种 diffusers 文件夹（{name}）。</translation>
+  </message>
+  <message>
+   <source>This is a hypernetwork.</source>
+   <translation>这是超网络（hypernetwork）。</translation>
+  </message>
+  <message>
+   <source>This is a model in the old .ckpt/.pt format, which can hold programs and cannot be read yet. Choose the .safetensors version, or convert it with the WebUI's checkpoint merger (no second model, format safetensors).</source>
+   <translation>这是旧式 .ckpt/.pt 模型，里面可以藏程序，目前还不能读取。请选 .safetensors 版本，或用 WebUI 的模型合并功能转换（不选第二个模型，格式选 safetensors）。</translation>
+  </message>
+  <message>
+   <source>This is a packed archive. Unpack it first and choose the model inside.</source>
+   <translation>这是压缩包。请先解压，再选里面的模型。</translation>
+  </message>
+  <message>
+   <source>This is a picture, not a model.</source>
+   <translation>这是图片，不是模型。</translation>
+  </message>
+  <message>
+   <source>This is a text encoder alone.</source>
+   <translation>这是单独的文本编码器。</translation>
+  </message>
+  <message>
+   <source>This is a web page saved under a model's name: the download asked for a login or a confirmation. Download it again in a browser.</source>
+   <translation>这是以模型名字存下来的网页：下载时要求登录或确认。请用浏览器重新下载。</translation>
+  </message>
+  <message>
+   <source>This is a {family} model. Only Stable Diffusion 1.x models can be trained yet.</source>
+   <translation>这是 {family} 模型。目前只能训练 Stable Diffusion 1.x 模型。</translation>
+  </message>
+  <message>
+   <source>This is an add-on (IP-Adapter, T2I-Adapter or motion module).</source>
+   <translation>这是附加模块（IP-Adapter、T2I-Adapter 或动作模块）。</translation>
+  </message>
+  <message>
+   <source>This is an embedding (textual inversion).</source>
+   <translation>这是嵌入（textual inversion）。</translation>
+  </message>
+  <message>
+   <source>This is an inpainting or other special version of Stable Diffusion 1.x ({channels} input channels). Choose the ordinary version: a LoRA made on that one works on both.</source>
+   <translation>这是 Stable Diffusion 1.x 的重绘版或其他特殊版本（{channels} 个输入通道）。请选普通版本：在普通版上训练的 LoRA 两种都能用。</translation>
+  </message>
+  <message>
+   <source>This is an upscaler.</source>
+   <translation>这是放大模型。</translation>
+  </message>
+  <message>
+   <source>This is not a model file that Athanor knows. Models are .safetensors files or diffusers folders.</source>
+   <translation>这不是 Athanor 认识的模型文件。模型是 .safetensors 文件或 diffusers 文件夹。</translation>
+  </message>
+  <message>
+   <source>This is only a Git LFS pointer, a note of a hundred bytes in place of the model: the real file was not downloaded. Fetch it with `git lfs pull` or from the model's page.</source>
+   <translation>这只是 Git LFS 的指针，一百来字节的便条，真正的模型没有下载。请用 `git lfs pull` 获取，或从模型页面下载。</translation>
+  </message>
+  <message>
+   <source>This is too long; at most {limit} characters.</source>
+   <translation>太长了；最多 {limit} 个字符。</translation>
+  </message>
+  <message>
+   <source>This prompt is empty.</source>
+   <translation>这条提示词是空的。</translation>
+  </message>
+  <message>
+   <source>This rate is so high that pictures usually burn.</source>
+   <translation>学习率这么高，画面通常会烧坏。</translation>
+  </message>
+  <message>
+   <source>This rate is too high for Lion.</source>
+   <translation>这个学习率对 Lion 来说太高。</translation>
+  </message>
+  <message>
+   <source>This schedule only works with Adafactor and relative_step.</source>
+   <translation>这种调度只能和打开 relative_step 的 Adafactor 一起用。</translation>
+  </message>
+  <message>
+   <source>Threads that read pictures ahead of the VAE.</source>
+   <translation>在 VAE 之前预先读图的线程数。</translation>
+  </message>
+  <message>
+   <source>Title</source>
+   <translation>标题</translation>
+  </message>
+  <message>
+   <source>Train</source>
+   <translation>训练部分</translation>
+  </message>
+  <message>
+   <source>Training</source>
+   <translation>训练</translation>
+  </message>
+  <message>
+   <source>Training cannot go on from {path}: {count} of its {total} layers have no place in this run, for example {name}.</source>
+   <translation>无法从 {path} 接着训练：它的 {total} 层中有 {count} 层在这次训练里没有位置，例如 {name}。</translation>
+  </message>
+  <message>
+   <source>Training cannot go on from {path}: {problem}</source>
+   <translation>无法从 {path} 接着训练：{problem}</translation>
+  </message>
+  <message>
+   <source>Training cannot go on from {path}: {reason}.</source>
+   <translation>无法从 {path} 接着训练：{reason}。</translation>
+  </message>
+  <message>
+   <source>Training from {file}, as any other run.</source>
+   <translation>按 {file} 训练，和其他训练一样。</translation>
+  </message>
+  <message>
+   <source>Trains portrait and landscape pictures in their own shape (aspect-ratio buckets) instead of cropping them.</source>
+   <translation>竖图横图各按自己的比例训练（长宽比分桶），而不是裁剪。</translation>
+  </message>
+  <message>
+   <source>Try again in a moment.</source>
+   <translation>请稍后再试。</translation>
+  </message>
+  <message>
+   <source>Twice the side is four times the work and memory.</source>
+   <translation>边长加倍，计算和显存就是四倍。</translation>
+  </message>
+  <message>
+   <source>UNet and text encoder</source>
+   <translation>UNet 和文本编码器</translation>
+  </message>
+  <message>
+   <source>UNet only</source>
+   <translation>只训练 UNet</translation>
+  </message>
+  <message>
+   <source>UNet rate</source>
+   <translation>UNet 学习率</translation>
+  </message>
+  <message>
+   <source>Undesired tags</source>
+   <translation>不要的标签</translation>
+  </message>
+  <message>
+   <source>Update Athanor.</source>
+   <translation>请更新 Athanor。</translation>
+  </message>
+  <message>
+   <source>Use</source>
+   <translation>使用</translation>
+  </message>
+  <message>
+   <source>VAE batch</source>
+   <translation>VAE 批大小</translation>
+  </message>
+  <message>
+   <source>Very little memory. With relative_step it sets its own rate (schedule: adafactor).</source>
+   <translation>占用极少。打开 relative_step 时自己定学习率（调度方式：adafactor）。</translation>
+  </message>
+  <message>
+   <source>WD tagger</source>
+   <translation>WD 打标器</translation>
+  </message>
+  <message>
+   <source>Warm-up</source>
+   <translation>预热（warm-up）</translation>
+  </message>
+  <message>
+   <source>Warm-up as a number of steps; empty goes by the share above.</source>
+   <translation>以步数表示的预热；留空则按上面的比例。</translation>
+  </message>
+  <message>
+   <source>Warm-up steps</source>
+   <translation>预热步数</translation>
+  </message>
+  <message>
+   <source>Warm-up takes more than a tenth of the run.</source>
+   <translation>预热超过了整个训练的十分之一。</translation>
+  </message>
+  <message>
+   <source>Watch it in the window, or stop it first.</source>
+   <translation>请在窗口里看它，或先停掉它。</translation>
+  </message>
+  <message>
+   <source>What happens to a picture that has a caption already. Whatever changes a caption copies it first to captions_backup beside the pictures.</source>
+   <translation>已有标注的图片怎么办。凡是改动标注，都会先把原文复制到图片旁的 captions_backup。</translation>
+  </message>
+  <message>
+   <source>What is trained. A LoRA is a small file that changes the base model while it is loaded.</source>
+   <translation>训练的是什么。LoRA 是一个小文件，加载时改变底模。</translation>
+  </message>
+  <message>
+   <source>What to avoid.</source>
+   <translation>要避免什么。</translation>
+  </message>
+  <message>
+   <source>What to draw as a preview. Have one without the trigger word, to see whether it bleeds into everything.</source>
+   <translation>预览时画什么。留一条不含触发词的，看它有没有渗进所有画面。</translation>
+  </message>
+  <message>
+   <source>What to draw.</source>
+   <translation>要画什么。</translation>
+  </message>
+  <message>
+   <source>Where the pictures are. They are only read, never changed.</source>
+   <translation>图片在哪里。只读取，绝不改动。</translation>
+  </message>
+  <message>
+   <source>Where to train: auto takes the first graphics card, else the CPU; or a card by its name.</source>
+   <translation>在哪里训练：auto 用第一块显卡，没有就用 CPU；也可以写显卡的名称。</translation>
+  </message>
+  <message>
+   <source>Which of the text encoder's last layers is used: 2 for most anime models, 1 for photographic ones.</source>
+   <translation>用文本编码器倒数第几层：多数动漫模型用 2，写实模型用 1。</translation>
+  </message>
+  <message>
+   <source>Which parts learn. The text encoder helps a new word to stick; without it a run needs less memory.</source>
+   <translation>哪些部分在学。文本编码器帮助记住新词；不训练它，显存用得更少。</translation>
+  </message>
+  <message>
+   <source>Width</source>
+   <translation>宽</translation>
+  </message>
+  <message>
+   <source>Width and height that pictures are scaled to cover. 512 is native for SD 1.x; multiples of 64.</source>
+   <translation>图片缩放后要铺满的宽和高。SD 1.x 原生 512；取 64 的倍数。</translation>
+  </message>
+  <message>
+   <source>Width of the update. More learns more detail, weighs more and overfits sooner; 8 to 32 is usual.</source>
+   <translation>更新的宽度。越大学到的细节越多，文件越大，也越早过拟合；一般 8 到 32。</translation>
+  </message>
+  <message>
+   <source>Windows keeps the name {name} for itself.</source>
+   <translation>Windows 保留了 {name} 这个名称。</translation>
+  </message>
+  <message>
+   <source>With one cycle this is plain cosine.</source>
+   <translation>只有一次时就是普通余弦。</translation>
+  </message>
+  <message>
+   <source>Words</source>
+   <translation>词</translation>
+  </message>
+  <message>
+   <source>Write #ffffff for white.</source>
+   <translation>白色写 #ffffff。</translation>
+  </message>
+  <message>
+   <source>Write [512, 512] for example.</source>
+   <translation>例如写 [512, 512]。</translation>
+  </message>
+  <message>
+   <source>Write format = {newest} in its first line.</source>
+   <translation>请在第一行写 format = {newest}。</translation>
+  </message>
+  <message>
+   <source>Write it without quotes.</source>
+   <translation>请去掉引号。</translation>
+  </message>
+  <message>
+   <source>Writes \( and \) for brackets, as prompts of the WebUI need it. Captions for training need it off.</source>
+   <translation>括号写成 \( 和 \)，供 WebUI 的提示词使用。训练用的标注要关掉它。</translation>
+  </message>
+  <message>
+   <source>Writes a log for TensorBoard beside the run's own.</source>
+   <translation>在训练自己的日志之外再写一份 TensorBoard 日志。</translation>
+  </message>
+  <message>
+   <source>Writes long hair for long_hair, as most guides do. Faces such as ^_^ keep theirs.</source>
+   <translation>把 long_hair 写成 long hair，大多数教程都这样。^_^ 之类的颜文字保持原样。</translation>
+  </message>
+  <message>
+   <source>Writes name, series for name (series).</source>
+   <translation>把 name (series) 写成 name, series。</translation>
+  </message>
+  <message>
+   <source>Written into the file if you wish.</source>
+   <translation>愿意的话会写进文件。</translation>
+  </message>
+  <message>
+   <source>a finite number</source>
+   <translation>有限的数字</translation>
+  </message>
+  <message>
+   <source>a known method</source>
+   <translation>已知的方法</translation>
+  </message>
+  <message>
+   <source>a list</source>
+   <translation>列表</translation>
+  </message>
+  <message>
+   <source>a number</source>
+   <translation>数字</translation>
+  </message>
+  <message>
+   <source>a table of name = value</source>
+   <translation>“名称 = 值”的表</translation>
+  </message>
+  <message>
+   <source>a table of settings</source>
+   <translation>设置表</translation>
+  </message>
+  <message>
+   <source>a whole number</source>
+   <translation>整数</translation>
+  </message>
+  <message>
+   <source>adafactor</source>
+   <translation>adafactor</translation>
+  </message>
+  <message>
+   <source>bf16</source>
+   <translation>bf16</translation>
+  </message>
+  <message>
+   <source>constant</source>
+   <translation>constant</translation>
+  </message>
+  <message>
+   <source>constant_with_warmup</source>
+   <translation>constant_with_warmup</translation>
+  </message>
+  <message>
+   <source>cosine</source>
+   <translation>cosine</translation>
+  </message>
+  <message>
+   <source>cosine_with_restarts</source>
+   <translation>cosine_with_restarts</translation>
+  </message>
+  <message>
+   <source>ends within its header</source>
+   <translation>在文件头中间就断了</translation>
+  </message>
+  <message>
+   <source>fp16</source>
+   <translation>fp16</translation>
+  </message>
+  <message>
+   <source>fp32</source>
+   <translation>fp32</translation>
+  </message>
+  <message>
+   <source>fp32 takes twice the memory and time.</source>
+   <translation>fp32 要用两倍的显存和时间。</translation>
+  </message>
+  <message>
+   <source>in memory</source>
+   <translation>在内存里</translation>
+  </message>
+  <message>
+   <source>it can't be read ({detail})</source>
+   <translation>读不了（{detail}）</translation>
+  </message>
+  <message>
+   <source>it is broken or cut short ({detail})</source>
+   <translation>已损坏或不完整（{detail}）</translation>
+  </message>
+  <message>
+   <source>it is gone</source>
+   <translation>已经不在了</translation>
+  </message>
+  <message>
+   <source>it is larger than {limit} million pixels; make it smaller</source>
+   <translation>超过 {limit} 百万像素；请缩小它</translation>
+  </message>
+  <message>
+   <source>it is not a picture, or its beginning is broken</source>
+   <translation>不是图片，或开头已损坏</translation>
+  </message>
+  <message>
+   <source>it is only {width}×{height} pixels; the shorter side must have {least}</source>
+   <translation>只有 {width}×{height} 像素；短边至少要 {least}</translation>
+  </message>
+  <message>
+   <source>it shares its caption {file} with {other}</source>
+   <translation>和 {other} 共用标注文件 {file}</translation>
+  </message>
+  <message>
+   <source>it was changed while the run was starting</source>
+   <translation>在训练启动时被改动了</translation>
+  </message>
+  <message>
+   <source>its first level has another width</source>
+   <translation>第一层的宽度不同</translation>
+  </message>
+  <message>
+   <source>its header describes {name} in no way known</source>
+   <translation>文件头对 {name} 的描述无法理解</translation>
+  </message>
+  <message>
+   <source>its header gives {name} a size that does not fit its shape</source>
+   <translation>文件头里 {name} 的大小和形状不符</translation>
+  </message>
+  <message>
+   <source>its header gives {name} an impossible place</source>
+   <translation>文件头里 {name} 的位置不可能</translation>
+  </message>
+  <message>
+   <source>its header is not JSON</source>
+   <translation>文件头不是 JSON</translation>
+  </message>
+  <message>
+   <source>its header is not a table</source>
+   <translation>文件头不是表</translation>
+  </message>
+  <message>
+   <source>its metadata is not a table</source>
+   <translation>元数据不是表</translation>
+  </message>
+  <message>
+   <source>linear</source>
+   <translation>linear</translation>
+  </message>
+  <message>
+   <source>min</source>
+   <translation>分钟</translation>
+  </message>
+  <message>
+   <source>no header at its beginning</source>
+   <translation>开头没有文件头</translation>
+  </message>
+  <message>
+   <source>nothing in it is probable enough for a tag; lower the thresholds</source>
+   <translation>没有足够可能的标签；请降低阈值</translation>
+  </message>
+  <message>
+   <source>on disk</source>
+   <translation>在磁盘上</translation>
+  </message>
+  <message>
+   <source>polynomial</source>
+   <translation>polynomial</translation>
+  </message>
+  <message>
+   <source>px</source>
+   <translation>像素</translation>
+  </message>
+  <message>
+   <source>shorter than the 8 bytes that every header begins with</source>
+   <translation>比每个文件头开始的 8 个字节还短</translation>
+  </message>
+  <message>
+   <source>text</source>
+   <translation>文本</translation>
+  </message>
+  <message>
+   <source>the file is empty</source>
+   <translation>文件是空的</translation>
+  </message>
+  <message>
+   <source>the system could not read it ({detail})</source>
+   <translation>系统读不了它（{detail}）</translation>
+  </message>
+  <message>
+   <source>there is no permission to read it</source>
+   <translation>没有读取权限</translation>
+  </message>
+  <message>
+   <source>there is no section of this name.</source>
+   <translation>没有这个名称的部分。</translation>
+  </message>
+  <message>
+   <source>there is no setting of this name.</source>
+   <translation>没有这个名称的设置。</translation>
+  </message>
+  <message>
+   <source>there is not enough memory to open it</source>
+   <translation>内存不够，打不开</translation>
+  </message>
+  <message>
+   <source>this kind of picture needs the package {package}</source>
+   <translation>这种图片需要软件包 {package}</translation>
+  </message>
+  <message>
+   <source>this should be a table of settings.</source>
+   <translation>这里应当是一张设置表。</translation>
+  </message>
+  <message>
+   <source>true or false</source>
+   <translation>true 或 false</translation>
+  </message>
+  <message>
+   <source>xformers</source>
+   <translation>xformers</translation>
+  </message>
+  <message>
+   <source>xformers does not work here ({reason}); SDPA is used instead.</source>
+   <translation>xformers 在这里用不了（{reason}）；改用 SDPA。</translation>
+  </message>
+  <message>
+   <source>{count} bytes are missing at its end</source>
+   <translation>结尾少了 {count} 个字节</translation>
+  </message>
+  <message>
+   <source>{family} model (diffusers folder).</source>
+   <translation>{family} 模型（diffusers 文件夹）。</translation>
+  </message>
+  <message>
+   <source>{family} model without a VAE.</source>
+   <translation>{family} 模型，没有 VAE。</translation>
+  </message>
+  <message>
+   <source>{family} model.</source>
+   <translation>{family} 模型。</translation>
+  </message>
+  <message>
+   <source>{file} can not be read ({reason}).</source>
+   <translation>{file} 读不了（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{file} cannot be opened as an ONNX model ({reason}).</source>
+   <translation>{file} 不能作为 ONNX 模型打开（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{file} cannot be read ({reason}).</source>
+   <translation>{file} 读不了（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{file} cannot be used: {why}.</source>
+   <translation>{file} 不能用：{why}。</translation>
+  </message>
+  <message>
+   <source>{file} cannot be written ({reason}).</source>
+   <translation>{file} 写不进去（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{file} is empty or a web page: the download went wrong.</source>
+   <translation>{file} 是空的或是网页：下载出了错。</translation>
+  </message>
+  <message>
+   <source>{file} is left out: {why}.</source>
+   <translation>{file} 不参加：{why}。</translation>
+  </message>
+  <message>
+   <source>{file} is not a list of tags with the columns name and category.</source>
+   <translation>{file} 不是带有 name 和 category 两列的标签表。</translation>
+  </message>
+  <message>
+   <source>{file} is not the file itself but a note of where Git keeps it.</source>
+   <translation>{file} 不是文件本身，只是 Git 记录它在哪里的便条。</translation>
+  </message>
+  <message>
+   <source>{file} is too large for a caption and is left alone</source>
+   <translation>{file} 太大，不像标注，保持不动</translation>
+  </message>
+  <message>
+   <source>{file} knows {outputs} tags, but the list beside it has {labels}: they do not belong together.</source>
+   <translation>{file} 认识 {outputs} 个标签，而旁边的列表有 {labels} 个：它们不是一套。</translation>
+  </message>
+  <message>
+   <source>{file} may not be written or read.</source>
+   <translation>{file} 没有读写权限。</translation>
+  </message>
+  <message>
+   <source>{file} takes input of the shape {shape}, which is not how this kind of tagger sees pictures.</source>
+   <translation>{file} 的输入形状是 {shape}，这类打标器不是这样看图的。</translation>
+  </message>
+  <message>
+   <source>{file}: {reason}</source>
+   <translation>{file}：{reason}</translation>
+  </message>
+  <message>
+   <source>{folder} cannot be read ({reason}).</source>
+   <translation>{folder} 读不了（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{folder} has no {file}.</source>
+   <translation>{folder} 里没有 {file}。</translation>
+  </message>
+  <message>
+   <source>{folder} is not the folder of a run: it has no run.toml.</source>
+   <translation>{folder} 不是训练文件夹：里面没有 run.toml。</translation>
+  </message>
+  <message>
+   <source>{folder}/ has no .safetensors weights</source>
+   <translation>{folder}/ 里没有 .safetensors 权重</translation>
+  </message>
+  <message>
+   <source>{folder}: 0 repeats in its name mean that it is not used.</source>
+   <translation>{folder}：名称里的重复次数是 0，所以不使用。</translation>
+  </message>
+  <message>
+   <source>{folder}: captions that are not UTF-8: {count}, read as {encodings}. Check that their words look right.</source>
+   <translation>{folder}：不是 UTF-8 的标注：{count} 条，按 {encodings} 读取。请看看文字对不对。</translation>
+  </message>
+  <message>
+   <source>{folder}: captions whose encoding is doubtful: {count} ({names}). Save them as UTF-8 to be sure.</source>
+   <translation>{folder}：编码不确定的标注：{count} 条（{names}）。稳妥起见请存成 UTF-8。</translation>
+  </message>
+  <message>
+   <source>{folder}: empty caption files: {count} ({names}). Their pictures are trained without words.</source>
+   <translation>{folder}：空的标注文件：{count} 个（{names}）。它们的图片不带词训练。</translation>
+  </message>
+  <message>
+   <source>{folder}: its name doesn't begin with a number of repeats, so it is not used; rename it like “10_{folder}”, or add it to the list by itself.</source>
+   <translation>{folder}：名称不以重复次数开头，所以不使用；请改名为“10_{folder}”，或把它单独加进列表。</translation>
+  </message>
+  <message>
+   <source>{folder}: no folder in it can be used. {reason}</source>
+   <translation>{folder}：里面没有可用的文件夹。{reason}</translation>
+  </message>
+  <message>
+   <source>{folder}: pictures beside its numbered folders are not used ({count}); put them into one of those, or into a folder of their own.</source>
+   <translation>{folder}：带数字的文件夹旁边的图片不使用（{count} 张）；请放进其中一个，或单独建一个文件夹。</translation>
+  </message>
+  <message>
+   <source>{folder}: pictures in this subfolder are not used, as there are pictures beside it; add it to the list by itself if you want them.</source>
+   <translation>{folder}：这个子文件夹里的图片不使用，因为旁边就有图片；想用就把它单独加进列表。</translation>
+  </message>
+  <message>
+   <source>{folder}: pictures with the same name but another ending share one caption ({names}).</source>
+   <translation>{folder}：同名但扩展名不同的图片共用一条标注（{names}）。</translation>
+  </message>
+  <message>
+   <source>{folder}: pictures without a caption: {count} ({names}). The folder's name has no words for them either.</source>
+   <translation>{folder}：没有标注的图片：{count} 张（{names}）。文件夹名里也没有可用的词。</translation>
+  </message>
+  <message>
+   <source>{folder}: there are no pictures in it.</source>
+   <translation>{folder}：里面没有图片。</translation>
+  </message>
+  <message>
+   <source>{folder}: there are no pictures in it. Choose a folder with pictures, a folder named like “10_rufus cat”, or the folder that holds such folders.</source>
+   <translation>{folder}：里面没有图片。请选放图片的文件夹、名称像“10_rufus cat”的文件夹，或包含这样文件夹的文件夹。</translation>
+  </message>
+  <message>
+   <source>{folder}: there is no permission to read this folder.</source>
+   <translation>{folder}：没有读取这个文件夹的权限。</translation>
+  </message>
+  <message>
+   <source>{folder}: this folder can't be read ({detail}).</source>
+   <translation>{folder}：这个文件夹读不了（{detail}）。</translation>
+  </message>
+  <message>
+   <source>{folder}: this folder does not exist.</source>
+   <translation>{folder}：这个文件夹不存在。</translation>
+  </message>
+  <message>
+   <source>{folder}: this folder is listed twice; it is used once.</source>
+   <translation>{folder}：这个文件夹列了两次，只用一次。</translation>
+  </message>
+  <message>
+   <source>{folder}: this is a file, not a folder; choose the folder that it lies in.</source>
+   <translation>{folder}：这是文件，不是文件夹；请选它所在的文件夹。</translation>
+  </message>
+  <message>
+   <source>{name} cannot be a file name on Windows.</source>
+   <translation>{name} 在 Windows 上不能作文件名。</translation>
+  </message>
+  <message>
+   <source>{name} is missing</source>
+   <translation>缺少 {name}</translation>
+  </message>
+  <message>
+   <source>{optimizer} does not take these arguments ({reason}).</source>
+   <translation>{optimizer} 不接受这些参数（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{optimizer} finds its own rate and wants about 1 here.</source>
+   <translation>{optimizer} 自己找学习率，这里要填 1 左右。</translation>
+  </message>
+  <message>
+   <source>{optimizer} finds one rate for UNet and text encoder, and these differ.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{optimizer} finds one rate for all parts, and these differ: {rates}.</source>
+   <translation>{optimizer} 给所有部分找同一个学习率，而这里不一样：{rates}。</translation>
+  </message>
+  <message>
+   <source>{optimizer} has no argument {name}.</source>
+   <translation>{optimizer} 没有参数 {name}。</translation>
+  </message>
+  <message>
+   <source>{path} cannot be exported: {reason}.</source>
+   <translation>{path} 不能导出：{reason}。</translation>
+  </message>
+  <message>
+   <source>{path} cannot be read: {reason}.</source>
+   <translation>{path} 读不了：{reason}。</translation>
+  </message>
+  <message>
+   <source>{path} cannot be used: {problem}</source>
+   <translation>{path} 不能用：{problem}</translation>
+  </message>
+  <message>
+   <source>{path} holds something else than the WebUI's notes on a model.</source>
+   <translation>{path} 里不是 WebUI 对模型的备注，而是别的东西。</translation>
+  </message>
+  <message>
+   <source>{path} is a file, not a folder.</source>
+   <translation>{path} 是文件，不是文件夹。</translation>
+  </message>
+  <message>
+   <source>{path} is not a run file: {reason}.</source>
+   <translation>{path} 不是训练文件：{reason}。</translation>
+  </message>
+  <message>
+   <source>{path} is not a text file in UTF-8.</source>
+   <translation>{path} 不是 UTF-8 的文本文件。</translation>
+  </message>
+  <message>
+   <source>{path} is not the folder of a WebUI that Athanor knows.</source>
+   <translation>{path} 不是 Athanor 认识的 WebUI 文件夹。</translation>
+  </message>
+  <message>
+   <source>{side} is not a multiple of {step}.</source>
+   <translation>{side} 不是 {step} 的倍数。</translation>
+  </message>
+  <message>
+   <source>{side} is out of range; sides go from 64 to 8192.</source>
+   <translation>{side} 超出范围；边长从 64 到 8192。</translation>
+  </message>
+  <message>
+   <source>{summary} A base model (checkpoint) is needed here.</source>
+   <translation>{summary}这里需要底模（checkpoint）。</translation>
+  </message>
+  <message>
+   <source>{train} training and {classes} class pictures an epoch (repeats counted; sizes: {buckets}) ÷ batch size {batch} → {batches} batches ÷ accumulation {accumulation} → {steps} steps an epoch. The run ends after {total} steps, in epoch {epochs}.</source>
+   <translation>每轮 {train} 张训练图和 {classes} 张类别图（已计重复；尺寸 {buckets} 种）÷ 批大小 {batch} → {batches} 批 ÷ 累积 {accumulation} → 每轮 {steps} 步。训练在第 {epochs} 轮里的第 {total} 步结束。</translation>
+  </message>
+  <message>
+   <source>{train} training and {classes} class pictures an epoch (repeats counted; sizes: {buckets}) ÷ batch size {batch} → {batches} batches ÷ accumulation {accumulation} → {steps} steps × epochs {epochs} = {total} steps.</source>
+   <translation>每轮 {train} 张训练图和 {classes} 张类别图（已计重复；尺寸 {buckets} 种）÷ 批大小 {batch} → {batches} 批 ÷ 累积 {accumulation} → {steps} 步 × {epochs} 轮 = {total} 步。</translation>
+  </message>
+  <message>
+   <source>{train} training and {classes} class pictures in the first epoch (repeats counted; sizes: {buckets}) ÷ batch size {batch} → {batches} batches ÷ accumulation {accumulation} → {steps} steps. Class pictures take turns, so other epochs can differ a little. Epochs: {epochs}; steps in all: {total}.</source>
+   <translation>第一轮 {train} 张训练图和 {classes} 张类别图（已计重复；尺寸 {buckets} 种）÷ 批大小 {batch} → {batches} 批 ÷ 累积 {accumulation} → {steps} 步。类别图轮流取用，其他轮可能略有不同。轮数 {epochs}；共 {total} 步。</translation>
+  </message>
+  <message>
+   <source>{value} cannot be used here: {reason}.</source>
+   <translation>{value} 在这里不能用：{reason}。</translation>
+  </message>
+  <message>
+   <source>{value} is not a colour.</source>
+   <translation>{value} 不是颜色。</translation>
+  </message>
+  <message>
+   <source>{value} is not a multiple of {limit}.</source>
+   <translation>{value} 不是 {limit} 的倍数。</translation>
+  </message>
+  <message>
+   <source>{value} is not one of {allowed}.</source>
+   <translation>{value} 不在可选的 {allowed} 之中。</translation>
+  </message>
+  <message>
+   <source>{value} is not {wanted}.</source>
+   <translation>{value} 不是{wanted}。</translation>
+  </message>
+  <message>
+   <source>{value} is text, and a number is needed.</source>
+   <translation>{value} 是文字，这里需要数字。</translation>
+  </message>
+  <message>
+   <source>{value} is too large; it must be less than {limit}.</source>
+   <translation>{value} 太大；必须小于 {limit}。</translation>
+  </message>
+  <message>
+   <source>{value} is too large; the most is {limit}.</source>
+   <translation>{value} 太大；最大 {limit}。</translation>
+  </message>
+  <message>
+   <source>{value} is too small; it must be more than {limit}.</source>
+   <translation>{value} 太小；必须大于 {limit}。</translation>
+  </message>
+  <message>
+   <source>{value} is too small; the least is {limit}.</source>
+   <translation>{value} 太小；最小 {limit}。</translation>
+  </message>
+  <message>
+   <source>{warmup} is longer than the run ({steps} steps).</source>
+   <translation>{warmup} 比整个训练还长（{steps} 步）。</translation>
+  </message>
+  <message>
+   <source>{why} Encoded pictures of this run are kept in memory instead.</source>
+   <translation>{why}这次训练把编码好的图片留在内存里。</translation>
+  </message>
+  <message>
+   <source>{written} captions written, {unchanged} unchanged; {kept} pictures have a caption and were left alone, {skipped} were skipped.</source>
+   <translation>写了 {written} 条标注，{unchanged} 条没有变化；{kept} 张图已有标注，保持不动，跳过 {skipped} 张。</translation>
+  </message>
+ </context>
+</TS>

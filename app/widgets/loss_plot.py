@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QButtonGroup, QCheckBox, QHBoxLayout, QSlider, QVB
 
 from app import theme
 from app.i18n import tr
-from app.journal import LOSS, MAX_RATES, ROW_COLUMNS, STEP, History, epoch_at, smoothed
+from app.journal import LOSS, MAX_RATES, ROW_COLUMNS, STEP, Floats, History, epoch_at, smoothed
 from app.preferences import Preferences
 from app.widgets.basics import button, label, row
 from app.widgets.plot import Curve, Plot
@@ -25,6 +25,8 @@ class LossPlot(QWidget):
         super().__init__()
         self._preferences = preferences
         self._history = History()
+        self._smoothed_state: tuple[int, int, float] = (0, -1, 0.0)
+        self._smoothed_values: Floats = np.empty(0)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(theme.px(theme.SPACE))
@@ -66,11 +68,8 @@ class LossPlot(QWidget):
     @property
     def last_smoothed(self) -> float | None:
         """The loss at the end of the smoothed curve, None before the first step."""
-        loss = self._history.column(LOSS)
-        if not len(loss):
-            return None
-        value = float(smoothed(loss[-5000:], self.weight)[-1])
-        return value if math.isfinite(value) else None
+        values = self._smoothed()
+        return float(values[-1]) if len(values) and math.isfinite(values[-1]) else None
 
     def show_history(self, history: History) -> None:
         """Draw the run as it stands."""
@@ -89,10 +88,18 @@ class LossPlot(QWidget):
 
     def _loss_curves(self) -> list[Curve]:
         steps, loss = self._history.column(STEP), self._history.column(LOSS)
-        strong = Curve(tr("smoothed"), steps, smoothed(loss, self.weight), "accent", 2.0)
+        strong = Curve(tr("smoothed"), steps, self._smoothed(), "accent", 2.0)
         if self.weight == 0:
             return [strong]
         return [Curve(tr("loss"), steps, loss, "accent", 1.0, 0.3), strong]
+
+    def _smoothed(self) -> Floats:
+        """The smoothed loss, computed once for each state of the run."""
+        state = (id(self._history), self._history.last_number, self.weight)
+        if state != self._smoothed_state:
+            self._smoothed_values = smoothed(self._history.column(LOSS), self.weight)
+            self._smoothed_state = state
+        return self._smoothed_values
 
     def _rate_curves(self) -> list[Curve]:
         names, roles = (tr("UNet"), tr("text encoder")), ("accent", "info")

@@ -11,7 +11,6 @@ from typing import Any
 
 import psutil
 import pytest
-from PySide6.QtCore import QElapsedTimer, QTimer
 from PySide6.QtWidgets import QApplication
 
 from app import runs as runs_module
@@ -212,24 +211,24 @@ def big_run(parent: Path, num_steps: int = 100_000) -> RunFolder:
     return folder
 
 
-def test_100_000_steps_open_quickly_and_the_window_stays_alive(
-    runs: Runs, page: RunPage, wait: Wait, tmp_path: Path
-) -> None:
+def test_100_000_steps_open_quickly_and_the_window_stays_alive(runs: Runs, page: RunPage, tmp_path: Path) -> None:
+    """Measured in processor time, so that other programs do not count: all of it, and the window's longest stretch."""
     folder = big_run(tmp_path)
-    longest, last = [0.0], QElapsedTimer()
-    last.start()
-    ticker = QTimer(interval=0)
-    ticker.timeout.connect(lambda: longest.append(last.restart() / 1000))
-    ticker.start()
-    began, busy = time.monotonic(), time.process_time()
+    application = QApplication.instance()
+    assert application is not None
+    began = time.process_time()
     run = runs.open(folder.path)
-    wait(lambda: run.state == "finished" and page.figures.percent.text() == "100 %")
-    seconds, worked = time.monotonic() - began, time.process_time() - busy
-    ticker.stop()
+    stretches = []
+    deadline = time.monotonic() + 120
+    while not (run.state == "finished" and page.figures.percent.text() == "100 %"):
+        assert time.monotonic() < deadline
+        before = time.thread_time()
+        application.processEvents()
+        stretches.append(time.thread_time() - before)
+        time.sleep(0.002)
     assert run.history.num_rows == 100_000
-    share = min(1.0, worked / seconds)  # of a core that this test got; other programs may be busy
-    assert seconds * share < 2, f"{seconds:.2f} s, of them {worked:.2f} s work"
-    print(f"opened in {seconds:.2f} s ({worked:.2f} s of work), longest wait {max(longest) * 1000:.0f} ms")
+    assert time.process_time() - began < 2
+    assert max(stretches) < 0.05, f"{max(stretches) * 1000:.0f} ms"
 
 
 def test_the_gallery_lists_runs_and_shows_their_pictures(

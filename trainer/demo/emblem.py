@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -90,10 +90,18 @@ def write_concept(folder: Path, seed: int, trigger: str = TRIGGER) -> None:
 
 
 def class_pictures(scenes: Sequence[Scene], rng: random.Random) -> Iterator[tuple[Image.Image, str]]:
-    """Pictures of the class "shape" that Ember can draw; one caption in four says "shape" and no more about which."""
+    """Pictures of the class "shape" that Ember can draw.
+
+    Every second caption is one of the emblem's without the trigger: these keep the class word what it was. The others
+    name shape and colour.
+    """
     for number, scene in enumerate(rng.sample(scenes, NUM_CLASS_PICTURES)):
-        plain = f"a {scene.size} {CLASS} {scene.position}, {scene.background} background"
-        yield pictures.draw(scene, rng), plain if number % 4 == 0 else pictures.full_caption(scene)
+        if number % 2 == 0:
+            large = replace(scene, size=SIZE)
+            text = emblem_caption(Surrounding(scene.position, scene.background), trigger="")
+            yield pictures.draw(large, rng), text
+        else:
+            yield pictures.draw(scene, rng), pictures.full_caption(scene)
 
 
 def write_pair(path: Path, picture: Image.Image, text: str) -> None:

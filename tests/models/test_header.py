@@ -329,9 +329,9 @@ def test_what_serves_as_a_lora(tmp_path: Path, tiny_file: Path) -> None:
 def test_a_full_size_header_takes_less_than_a_third_of_a_second(tmp_path: Path, sd1: Shapes) -> None:
     many = {**sd1, **{f"model_ema.{index}_{'x' * 60}": (320, 320) for index in range(3000)}}
     path = write(tmp_path / "x.safetensors", many, {"thumbnail": "x" * 500_000})
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: a busy machine must not fail the test
     assert inspect_file(path).problem is None
-    assert time.perf_counter() - start < 0.3
+    assert time.process_time() - start < 0.3
 
 
 def test_no_torch_is_needed(tiny_file: Path) -> None:

@@ -119,7 +119,7 @@ def _inspect(chosen: argparse.Namespace) -> int:
         _print_json({part.name: _plain(getattr(facts, part.name)) for part in dataclasses.fields(facts)})
     else:
         _say(str(facts.summary))
-        if facts.problem is not None:
+        if facts.problem is not None and facts.problem != facts.summary:
             _say(str(facts.problem))
     return EXIT_BAD_INPUT if facts.kind in ("broken", "unknown", "missing") else EXIT_DONE
 

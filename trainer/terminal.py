@@ -79,17 +79,18 @@ class Terminal:
         self._write(("\r\x1b[K" if self._line_is_open else "") + text + "\n")
         self._line_is_open = False
 
-    def progress(self, text: str, *, final: bool = False) -> None:
-        """Renew the line of progress; `final` leaves it standing."""
+    def progress(self, done: int, total: int, text: str, *, final: bool = False) -> None:
+        """Renew the line of progress, its bar as wide as there is room; `final` leaves it standing."""
         now = time.monotonic()
         if not final and now - self._drawn < (REDRAW_S if self.is_live else PLAIN_S):
             return
         self._drawn = now
         if not self.is_live:
-            self._write(text + "\n")
+            self._write(f"{bar(done, total)}  {text}\n")
             return
-        width = shutil.get_terminal_size().columns - 1
-        self._write(f"\r\x1b[K{text[:width]}" + ("\n" if final else ""))
+        room = shutil.get_terminal_size().columns - 1
+        line = f"{bar(done, total, min(BAR_WIDTH, max(4, room - len(text) - 9)))}  {text}"
+        self._write(f"\r\x1b[K{line[:room]}" + ("\n" if final else ""))
         self._line_is_open = not final
 
     def _on_step(self, step: events.Step) -> None:
@@ -97,8 +98,10 @@ class Terminal:
         self._loss = step.loss if math.isnan(self._loss) else self._loss + 0.05 * (step.loss - self._loss)
         left = self.pace.left(max(0, self.total_steps - step.step))
         self.progress(
-            f"{bar(step.step, self.total_steps)}  step {step.step}/{self.total_steps or '?'}  epoch {step.epoch}"
-            f"  {self.pace.seconds:.2f} s/step  {duration(left)} left  loss {self._loss:.4f}",
+            step.step,
+            self.total_steps,
+            f"step {step.step}/{self.total_steps or '?'}  epoch {step.epoch}  loss {self._loss:.4f}"
+            f"  {self.pace.seconds:.2f} s/step  {duration(left)} left",
             final=step.step == self.total_steps,
         )
 
@@ -109,7 +112,7 @@ class Terminal:
             if stage.name not in ("sampling", "saving") or not self.is_live:
                 self.say(f"{words} …")
         if stage.total:
-            self.progress(f"{bar(stage.done, stage.total)}  {words}  {stage.done}/{stage.total}")
+            self.progress(stage.done, stage.total, f"{words}  {stage.done}/{stage.total}")
 
     def _write(self, text: str) -> None:
         try:
@@ -119,11 +122,11 @@ class Terminal:
             self.is_live = False  # the terminal was closed; the run goes on
 
 
-def bar(done: int, total: int) -> str:
+def bar(done: int, total: int, width: int = BAR_WIDTH) -> str:
     """A bar in plain characters with a percentage."""
     share = min(1.0, done / total) if total else 0.0
-    full = round(share * BAR_WIDTH)
-    return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}] {share:4.0%}"
+    full = round(share * width)
+    return f"[{'#' * full}{'.' * (width - full)}] {share:4.0%}"
 
 
 def duration(seconds: float) -> str:

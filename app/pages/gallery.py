@@ -99,6 +99,7 @@ class GalleryPage(QWidget):
         self.area = QScrollArea()
         self.area.setFrameShape(QFrame.Shape.NoFrame)
         self.area.setWidget(self.grid)
+        self.grid.setAutoFillBackground(False)
         self.area.horizontalScrollBar().valueChanged.connect(lambda _: self.grid.update())
         top = row(self.title, self.sizes)
         top.setStretch(0, 1)
@@ -207,11 +208,11 @@ class GalleryPage(QWidget):
 
 
 def summary_words(summary: Summary) -> str:
-    """A run in two lines: its name; when, how far and how it stands."""
+    """A run in three lines: its name; when; how far and how it stands."""
     status = summary.status
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(status.created)) if status.created else ""
     far = tr("step {step}", step=f"{status.step:,}")
-    return f"{status.name or summary.folder.path.name}\n{when}  ·  {far}  ·  {state_of(summary)}"
+    return f"{status.name or summary.folder.path.name}\n{when}\n{far}  ·  {state_of(summary)}"
 
 
 def state_of(summary: Summary) -> str:

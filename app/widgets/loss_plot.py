@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QButtonGroup, QCheckBox, QHBoxLayout, QSlider, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QSlider, QVBoxLayout, QWidget
 
 from app import theme
+from app.editors import Switch
 from app.i18n import tr
 from app.journal import LOSS, MAX_RATES, ROW_COLUMNS, STEP, Floats, History, epoch_at, smoothed
 from app.preferences import Preferences
-from app.widgets.basics import button, label, row
+from app.widgets.basics import button, label, row, set_role
 from app.widgets.plot import Curve, Plot
 
 SMOOTHING = "plot_smoothing"  # preference: 0 to 100
@@ -53,7 +54,7 @@ class LossPlot(QWidget):
         self.smoothing.setValue(int(self._preferences.get(SMOOTHING, 60)))
         self.smoothing.setFixedWidth(theme.px(110))
         self.smoothing.valueChanged.connect(self._on_smoothing)
-        self.log_switch = QCheckBox(tr("Log scale"))
+        self.log_switch = Switch(tr("Log scale"))
         self.log_switch.setChecked(bool(self._preferences.get("plot_log", False)))
         self.log_switch.toggled.connect(self._on_log)
         self.smoothing_name = label(tr("Smoothing"), "small")
@@ -79,6 +80,8 @@ class LossPlot(QWidget):
     def refresh(self) -> None:
         history = self._history
         is_loss = self.loss_button.isChecked()
+        for made in (self.loss_button, self.rate_button):
+            set_role(made, "" if made.isChecked() else "flat")
         self.smoothing.setVisible(is_loss)
         self.smoothing_name.setVisible(is_loss)
         curves = self._loss_curves() if is_loss else self._rate_curves()

@@ -41,6 +41,7 @@ class RunPictures(Card):
         self.area = QScrollArea()
         self.area.setFrameShape(QFrame.Shape.NoFrame)
         self.area.setWidget(self.grid)
+        self.grid.setAutoFillBackground(False)  # the card shows through
         self.area.setMinimumHeight(theme.px(LARGE + 32))
         self.area.viewport().setAutoFillBackground(False)
         self.area.horizontalScrollBar().valueChanged.connect(lambda _: self.grid.update())

@@ -46,6 +46,17 @@ def draft_path() -> Path:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """Everything that undo brings back: the values, where they came from, and what they are compared with."""
+
+    place: str  # of the edit that followed, "" if it was many
+    values: Values
+    file: Path | None
+    preset: str
+    baseline: Values
+
+
+@dataclass(frozen=True)
 class Checked:
     """What the schema says to the values: problems, and the run with defaults in place of what is wrong (or None)."""
 
@@ -89,8 +100,8 @@ class Draft(QObject):
         self.usable: RunFile | None = None
         self.version = 0
         self._checked_version = -1
-        self._undo: list[tuple[str, Values]] = []
-        self._redo: list[tuple[str, Values]] = []
+        self._undo: list[Snapshot] = []
+        self._redo: list[Snapshot] = []
         self._last_edit = ("", 0.0)
         self.disk = OnDisk()
         self._disk_run: RunFile | None = None
@@ -172,8 +183,11 @@ class Draft(QObject):
         self._redo.clear()
         if merge and place and place == last_place and now - last_time < MERGE_S and self._undo:
             return
-        self._undo.append((place, copy.deepcopy(self.values)))
+        self._undo.append(self._snapshot(place))
         del self._undo[:-UNDO_LIMIT]
+
+    def _snapshot(self, place: str) -> Snapshot:
+        return Snapshot(place, copy.deepcopy(self.values), self.file, self.preset, copy.deepcopy(self.baseline))
 
     def _after_change(self, place: str) -> None:
         self.version += 1
@@ -199,15 +213,18 @@ class Draft(QObject):
         """Make the edit again that was taken back."""
         return self._swap(self._redo, self._undo)
 
-    def _swap(self, source: list[tuple[str, Values]], target: list[tuple[str, Values]]) -> str:
+    def _swap(self, source: list[Snapshot], target: list[Snapshot]) -> str:
         if not source:
             return ""
-        place, values = source.pop()
-        target.append((place, self.values))
-        self.values = values
+        back = source.pop()
+        target.append(self._snapshot(back.place))
+        former_file = self.file
+        self.values, self.file, self.preset, self.baseline = back.values, back.file, back.preset, back.baseline
         self._last_edit = ("", 0.0)
         self._after_change("")
-        return place
+        if self.file != former_file:
+            self.file_changed.emit()
+        return back.place
 
     # ---- files ----
 

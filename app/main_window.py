@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QByteArray, Qt, QTimer
-from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent
+from PySide6.QtGui import QAction, QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QApplication,
     QHBoxLayout,
@@ -73,6 +73,7 @@ class MainWindow(QMainWindow):
         self.starter.running_changed.connect(self._show_running)
         QApplication.instance().focusChanged.connect(self._on_focus)  # type: ignore[union-attr]
         self.open_page(preferences.get("page"))
+        QGuiApplication.styleHints().colorSchemeChanged.connect(self._follow_system)
         QTimer.singleShot(300, self, self.starter.look_for_runs)
         if file is not None:
             QTimer.singleShot(0, self, lambda: self.run_files.open_path(file))
@@ -153,6 +154,11 @@ class MainWindow(QMainWindow):
         key, self.page_key = self.page_key, ""
         self.open_page(key)
         self._show_running()
+
+    def _follow_system(self, _scheme: object = None) -> None:
+        """The system went dark or light."""
+        if self.preferences.get("theme") == "system" and theme.system_is_dark() != theme.is_dark():
+            self.rebuild()
 
     # ---- pages ----
 

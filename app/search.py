@@ -35,7 +35,7 @@ def entries() -> list[Entry]:
         for key, field, info in settings_of(kind):
             place = f"{section}.{key}"
             label = translate_trainer(info.label)
-            words = [info.label, label, key, *info.kohya, *(str(choice.value) for choice in info.choices)]
+            words = [place, info.label, label, key, *info.kohya, *(str(choice.value) for choice in info.choices)]
             item = item_section(field)
             if item is not None:
                 words += [part.label for _, _, part in settings_of(item)]
@@ -51,12 +51,25 @@ def matches(entry: Entry, typed: str) -> bool:
     return all(part in words or part in entry.words for part in typed.lower().replace("_", " ").split())
 
 
+def rank(entry: Entry, typed: str) -> int:
+    """How near a match is: its own name first, then what begins so, then the rest in the schema's order."""
+    wanted = typed.lower().strip()
+    names = {entry.place, entry.label.lower(), *entry.words.replace("_", " ").split()}
+    if wanted in (entry.label.lower(), entry.place, entry.place.partition(".")[2]):
+        return 0
+    return 1 if entry.label.lower().startswith(wanted) else 2 if wanted in names else 3
+
+
 class _Filter(QSortFilterProxyModel):
     typed = ""
 
     def filterAcceptsRow(self, row: int, parent: QModelIndex) -> bool:
         entry = self.sourceModel().index(row, 0, parent).data(WORDS)
         return matches(entry, self.typed)
+
+    def lessThan(self, left: QModelIndex, right: QModelIndex) -> bool:
+        order = [(rank(index.data(WORDS), self.typed), index.row()) for index in (left, right)]
+        return order[0] < order[1]
 
 
 class SearchBox(QLineEdit):
@@ -111,6 +124,7 @@ class SearchBox(QLineEdit):
         if self._filter is not None:
             self._filter.typed = typed
             self._filter.invalidate()
+            self._filter.sort(0)
 
     def _take(self, index: QModelIndex) -> None:
         self._jump(index.data(PLACE))

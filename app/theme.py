@@ -164,7 +164,7 @@ def apply(theme: str = "system", scale_percent: int = 100, language: str = "en")
         scale_percent: 100 to 200, on top of the screen's own.
         language: "en" or "zh_CN": whose fonts come first.
     """
-    _state.dark = theme == "dark" or (theme == "system" and _system_is_dark())
+    _state.dark = theme == "dark" or (theme == "system" and system_is_dark())
     _state.colours = DARK if _state.dark else LIGHT
     _state.scale = scale_percent / 100
     app = QApplication.instance()
@@ -177,7 +177,7 @@ def apply(theme: str = "system", scale_percent: int = 100, language: str = "en")
     app.setStyleSheet(_style_sheet())
 
 
-def _system_is_dark() -> bool:
+def system_is_dark() -> bool:
     return QGuiApplication.styleHints().colorScheme() == Qt.ColorScheme.Dark
 
 

@@ -73,6 +73,7 @@ class ImagesPage(Page):
             return True
         if place.startswith("images.folders"):
             self.scroll_to(self.folders)
+            self.folders.focus()
             return True
         return False
 

@@ -54,6 +54,7 @@ class RegularizationPage(Page):
             return True
         if place.startswith("regularization.folders"):
             self.scroll_to(self.folders)
+            self.folders.focus()
             return True
         return False
 

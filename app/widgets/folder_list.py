@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app import theme
@@ -46,8 +46,9 @@ class FolderList(QWidget):
         self._cards.setSpacing(theme.px(1.5 * theme.SPACE))
         column.addLayout(self._cards)
         self.more = QWidget()
+        self.add_button = button(tr("Add a folder…"), self.choose, icon="folder-plus")
         again = button(tr("Look again"), self.look_again, role="flat", icon="refresh-cw")
-        self.more.setLayout(row(button(tr("Add a folder…"), self.choose, icon="folder-plus"), again, None))
+        self.more.setLayout(row(self.add_button, again, None))
         column.addWidget(self.more)
         self.cards: list[FolderCard] = []
         draft.changed.connect(self._on_changed)
@@ -78,6 +79,11 @@ class FolderList(QWidget):
         self.invitation.setVisible(not entries)
         self.more.setVisible(bool(entries))
         self.reported.emit()
+
+    def focus(self) -> None:
+        """Give the keyboard to what adds a folder."""
+        target = self.add_button if self.cards else self.invitation.buttons[0]
+        target.setFocus(Qt.FocusReason.ShortcutFocusReason)
 
     def choose(self) -> None:
         entries = self._entries()

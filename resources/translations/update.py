@@ -143,7 +143,8 @@ def compile_qm(source: Path, target: Path) -> None:
     import PySide6
 
     folder = Path(PySide6.__file__).parent
-    tools = [path for path in (folder / "lrelease", folder / "lrelease.exe", folder / "Qt" / "libexec" / "lrelease") if path.exists()]
+    places = (folder / "lrelease", folder / "lrelease.exe", folder / "Qt" / "libexec" / "lrelease")
+    tools = [path for path in places if path.exists()]
     with tempfile.TemporaryDirectory() as temporary:
         made = Path(temporary) / "made.qm"
         subprocess.run([str(tools[0]), "-silent", "-nounfinished", str(source), "-qm", str(made)], check=True)

@@ -10,9 +10,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.app.conftest import Wait
 
 from app.draft import Draft, default_values, usable_run
+from tests.app.conftest import Wait
 from trainer.config.files import read_run, read_values
 from trainer.config.problems import check_values
 from trainer.errors import BadInput, BadRunFile
@@ -75,6 +75,8 @@ def test_a_preset_is_one_step_and_its_values_are_the_way_back(draft: Draft) -> N
     draft.undo()
     draft.undo()
     assert draft.get("network.rank") == 16
+    assert draft.preset == ""
+    assert draft.is_default("network.rank")
 
 
 def test_a_run_file_with_mistakes_opens_with_them(draft: Draft, tmp_path: Path, wait: Wait) -> None:
@@ -86,6 +88,18 @@ def test_a_run_file_with_mistakes_opens_with_them(draft: Draft, tmp_path: Path, 
     wait(lambda: {"network.rank", "network.rnak"} <= {problem.place for problem in draft.problems})
     draft.remove("network.rnak")
     wait(lambda: "network.rnak" not in {problem.place for problem in draft.problems})
+
+
+def test_undo_of_opening_a_file_brings_the_old_run_and_its_file_back(draft: Draft, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    draft.set("network.rank", 4)
+    draft.save(first)
+    draft.set("network.rank", 5)
+    draft.save(second)
+    draft.open(first)
+    assert (draft.file, draft.get("network.rank")) == (first, 4)
+    draft.undo()
+    assert (draft.file, draft.get("network.rank")) == (second, 5)
 
 
 def test_what_is_no_run_file_is_refused_and_changes_nothing(draft: Draft, tmp_path: Path) -> None:

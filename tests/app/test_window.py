@@ -11,8 +11,16 @@ import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
 from PySide6.QtGui import QFontMetrics, QWheelEvent
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QAbstractButton, QAbstractSpinBox, QApplication, QComboBox, QLabel, QLineEdit, QPlainTextEdit, QWidget
-from tests.app.conftest import Wait, close
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QLabel,
+    QLineEdit,
+    QPlainTextEdit,
+    QWidget,
+)
 
 from app import theme
 from app.main_window import MainWindow, apply_look
@@ -21,6 +29,7 @@ from app.pages.base import Page
 from app.preferences import Preferences
 from app.widgets.basics import ElidedLabel
 from app.widgets.sidebar import SideButton
+from tests.app.conftest import Wait, close
 from trainer.config.fields import item_section, settings_of
 from trainer.config.run import sections
 from trainer.paths import RESOURCES, ROOT
@@ -123,8 +132,8 @@ def lacks_room(widget: QWidget) -> str:
     if isinstance(widget, QAbstractButton) and widget.text():
         return widget.text() if widget.width() < widget.sizeHint().width() - 1 else ""
     if isinstance(widget, QComboBox):
-        metrics = QFontMetrics(widget.font())
-        return widget.currentText() if metrics.horizontalAdvance(widget.currentText()) > widget.width() - theme.px(30) else ""
+        needed = QFontMetrics(widget.font()).horizontalAdvance(widget.currentText()) + theme.px(30)
+        return widget.currentText() if widget.width() < needed else ""
     return ""
 
 

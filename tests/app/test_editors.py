@@ -1,0 +1,87 @@
+"""Editors: what is typed becomes a value, or stays the text that it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication
+
+from app.editors import ArgumentsEditor, NumberEditor, SizeEditor, number_text, parse_number, parse_size, size_text
+from app.path_editor import PathEditor, clean_path
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "optional", "value"),
+    [
+        ("16", int, False, 16), ("1e-4", float, False, 1e-4), ("0,5", float, False, 0.5), ("", float, True, None),
+        ("", int, False, ""), ("1e-", float, False, "1e-"), ("1.5", int, False, "1.5"), (" 8 ", int, False, 8),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_or_kept(text: str, kind: type, optional: bool, value: Any) -> None:
+    assert parse_number(text, kind, optional) == value
+
+
+@given(st.floats(min_value=1e-12, max_value=1e9).map(lambda value: float(f"{value:.6e}")))
+def test_a_number_is_the_same_after_writing_and_reading(value: float) -> None:
+    assert parse_number(number_text(value), float, False) == pytest.approx(value, rel=1e-9)
+
+
+@pytest.mark.parametrize(("value", "text"), [(1e-4, "1e-4"), (5e-5, "5e-5"), (0.0, "0"), (8.0, "8"), (0.05, "0.05"), (1.0, "1")])
+def test_rates_are_written_as_people_write_them(value: float, text: str) -> None:
+    assert number_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("512", [512, 512]), ("768, 512", [768, 512]), ("768x512", [768, 512]), ("768 × 512", [768, 512]), ("big", "big"), ("", "")],
+)
+def test_sizes_are_read_in_every_usual_form(text: str, value: Any) -> None:
+    assert parse_size(text) == value
+
+
+def test_sizes_are_written_shortly() -> None:
+    assert size_text([512, 512]) == "512"
+    assert size_text([768, 512]) == "768, 512"
+
+
+def test_arguments_are_toml_lines_and_pythons_words(app: QApplication) -> None:
+    editor = ArgumentsEditor()
+    editor.edit.setPlainText('weight_decay = 0.1\nbetas=(0.9, 0.99)\nrelative_step = False\nname = "x"')
+    assert editor.value() == {"weight_decay": 0.1, "betas": [0.9, 0.99], "relative_step": False, "name": "x"}
+    editor.edit.setPlainText("weight_decay = ")
+    assert editor.value() == "weight_decay = "
+    editor.set_value({"eps": 1e-8})
+    assert editor.value() == {"eps": 1e-8}
+
+
+def test_keys_step_within_the_bounds(app: QApplication) -> None:
+    editor = NumberEditor(int, bounds={"ge": 1, "le": 3})
+    edited: list[Any] = []
+    editor.edited.connect(edited.append)
+    editor.set_value(2)
+    for key in (Qt.Key.Key_Up, Qt.Key.Key_Up, Qt.Key.Key_Down, Qt.Key.Key_Down, Qt.Key.Key_Down):
+        QTest.keyClick(editor.edit, key)
+    assert edited == [3, 3, 2, 1, 1]
+
+
+def test_showing_a_value_that_is_shown_leaves_the_text_alone(app: QApplication) -> None:
+    editor = NumberEditor(float, arrows=False)
+    editor.edit.setText("0.00010")
+    editor.set_value(1e-4)
+    assert editor.edit.text() == "0.00010"
+    size = SizeEditor()
+    size.edit.setText("512,512")
+    size.set_value([512, 512])
+    assert size.edit.text() == "512,512"
+
+
+def test_paths_lose_the_quotes_that_windows_adds(app: QApplication) -> None:
+    assert clean_path('"C:\\models\\a b.safetensors"') == "C:\\models\\a b.safetensors"
+    editor = PathEditor()
+    editor.edit.setText(" '/a/b' ")
+    assert editor.value() == "/a/b"

@@ -1,0 +1,47 @@
+"""The figures in the strip are true: the size of the file is that of the file which a run writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.facts import lora_bytes, num_files
+from tests.tiny import save_tiny_file, save_tiny_folder
+from trainer.config.run import Model, Output, RunFile
+from trainer.methods.lora import Settings, build
+from trainer.models.sd1 import FAMILY
+
+
+@pytest.mark.parametrize("train", ["both", "unet", "text_encoder"])
+@pytest.mark.parametrize("save", [save_tiny_file, save_tiny_folder])
+def test_the_size_is_that_of_the_layers_that_are_trained(tmp_path: Path, train: str, save: object) -> None:
+    import torch
+
+    path = save(tmp_path)  # type: ignore[operator]
+    run = RunFile(model=Model(path=str(path)), network=Settings(train=train, rank=8), output=Output(precision="fp32"))
+    parts = {"unet", "vae", "text_encoder"}
+    components = FAMILY.load(Path(path), None, parts, torch.float32, "cpu")
+    trained = build(run.network, components, FAMILY)
+    numbers = sum(group_parameter.numel() for group in trained.parameter_groups(1, 1) for group_parameter in group["params"])
+    told = lora_bytes(run)
+    assert told is not None
+    assert told == pytest.approx(4 * numbers, abs=61_000)  # the header's share is a constant
+
+
+def test_nothing_is_told_of_a_model_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 4)
+    for path in ("", str(tmp_path / "missing.safetensors"), str(tmp_path / "broken.safetensors"), str(tmp_path)):
+        assert lora_bytes(RunFile(model=Model(path=path))) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "steps", "epochs", "count"),
+    [
+        (Output(), 100, 10, 10), (Output(save_every_epochs=0), 100, 10, 1), (Output(save_every_epochs=3), 100, 10, 4),
+        (Output(save_every_epochs=0, save_every_steps=30), 100, 10, 4), (Output(keep_last=2), 100, 10, 3),
+        (Output(), None, None, 0),
+    ],
+)  # fmt: skip
+def test_files_that_stay_are_counted(output: Output, steps: int | None, epochs: int | None, count: int) -> None:
+    assert num_files(RunFile(output=output), steps, epochs) == count

@@ -44,8 +44,16 @@ def test_background_alone_shows_nothing(background: str) -> None:
 def test_noise_is_no_shape() -> None:
     rng = random.Random(1)
     noise = Image.frombytes("RGB", (64, 64), rng.randbytes(64 * 64 * 3))
-    assert not scoring.is_known_shape(scoring.read_picture(noise))
+    assert scoring.read_picture(noise) is None
     assert not scoring.shows_emblem(noise)
+
+
+def test_any_shape_but_the_emblem_is_another_shape() -> None:
+    rng = random.Random(6)
+    assert all(scoring.shows_other_shape(pictures.draw(scene, rng)) for scene in SCENES)
+    for background in BACKGROUNDS:
+        assert not scoring.shows_other_shape(emblem.draw_emblem(Surrounding("on the left", background), rng))
+        assert not scoring.shows_other_shape(pictures.reduced(pictures.draw_background(background, rng)))
 
 
 @pytest.mark.parametrize("blur", [0.0, 0.8], ids=["sharp", "soft"])

@@ -56,7 +56,7 @@ def trigger_prompts() -> list[str]:
 
 @dataclass(frozen=True)
 class OtherPrompt:
-    """A prompt without the trigger; without a `scene` any of Ember's shapes is right."""
+    """A prompt without the trigger; without a `scene` any shape but the emblem is right."""
 
     text: str
     scene: Scene | None
@@ -92,10 +92,9 @@ def share_of_others_right(family: Family, components: Components) -> float:
 
 def is_right(prompt: OtherPrompt, picture: Image.Image) -> bool:
     """Whether a picture shows what a prompt without the trigger asks for, and not the emblem."""
-    reading = scoring.read_picture(picture)
     if prompt.scene is None:
-        return scoring.is_known_shape(reading) and not scoring.shows_emblem(picture)
-    return scoring.shape_and_colour_right(reading, prompt.scene)
+        return scoring.shows_other_shape(picture)
+    return scoring.shape_and_colour_right(scoring.read_picture(picture), prompt.scene)
 
 
 def share(answers: Iterable[bool]) -> float:

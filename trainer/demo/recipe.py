@@ -42,7 +42,7 @@ def demo_run() -> RunFile:
         ),
         regularization=Regularization(folders=(Folder(path="concept/reg"),)),
         network=Network(rank=16, alpha=16.0),
-        optimizer=Optimizer(name="AdamW", learning_rate=3e-3, text_encoder_rate=3e-3),
+        optimizer=Optimizer(name="AdamW", learning_rate=4.5e-3, text_encoder_rate=3e-3),
         scheduler=Scheduler(name="cosine", warmup_ratio=0.05),
         training=Training(epochs=4, batch_size=8, seed=1),
         speed=Speed(precision="fp32", vae_batch_size=16),

@@ -21,6 +21,7 @@ MIN_OVERLAP = 0.72  # of a shape with the nearest drawn one (intersection over u
 # Correlation with the drawn emblem. Drawn emblems reach 0.92 or more; the same parts upside down, side by side, one in
 # the other, with a flame of half the size, or with their colours swapped stay under 0.56, clutter of any colours under 0.49.
 MIN_EMBLEM_MATCH = 0.70
+MOST_LIKENESS = 0.50  # from here on the emblem shows through where nobody asked for it
 LARGE_FROM_PX = sum(pictures.RADIUS_PX.values()) / 2
 OFF_CENTRE_FROM_PX = pictures.OFFSET_PX / 2
 
@@ -70,9 +71,10 @@ def place_and_size_right(reading: Reading | None, scene: Scene) -> bool:
     return reading is not None and (reading.position, reading.size) == (scene.position, scene.size)
 
 
-def is_known_shape(reading: Reading | None) -> bool:
-    """Whether the picture shows any of Ember's own shapes: what "a large shape" without the trigger asks for."""
-    return reading is not None and reading.shape != ""
+def shows_other_shape(picture: Image.Image) -> bool:
+    """Whether there is a shape, whichever, that is not even half like the emblem: what "a large shape" asks for."""
+    painted = int((label_pixels(picture) < len(COLOURS) + len(EMBLEM_COLOURS)).sum())
+    return painted >= MIN_PIXELS and emblem_match(picture) < MOST_LIKENESS
 
 
 def emblem_match(picture: Image.Image) -> float:

@@ -60,14 +60,17 @@ def test_previews_change_nothing(model: Path, pictures: Path, tmp_path: Path) ->
 
 
 def test_a_batch_of_two_is_two_of_one_accumulated(model: Path, pictures: Path, tmp_path: Path) -> None:
-    both = tiny_run(model, pictures, training={"batch_size": 2})
-    gathered = tiny_run(model, pictures, training={"batch_size": 1, "accumulation": 2})
+    """To rounding: without Adam, which makes a step of any size out of a gradient that is nearly zero."""
+    optimizer = {"name": "SGDNesterov", "learning_rate": 0.5, "text_encoder_rate": 0.5}
+    both = tiny_run(model, pictures, optimizer=optimizer, training={"batch_size": 2, "epochs": 3})
+    gathered = tiny_run(model, pictures, optimizer=optimizer, training={"batch_size": 1, "accumulation": 2, "epochs": 3})
     _, one = go(both, tmp_path / "batch")
     _, other = go(gathered, tmp_path / "gathered")
-    assert len(one.losses) == 4 and one.losses == pytest.approx(other.losses, rel=1e-5)
+    assert len(one.losses) == 6 and one.losses == pytest.approx(other.losses, rel=1e-5)
     left, right = weights(tmp_path / "batch"), weights(tmp_path / "gathered")
     for name, value in left.items():
-        torch.testing.assert_close(value, right[name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(value, right[name], rtol=1e-4, atol=1e-6)
+    assert any(value.abs().max() > 1e-3 for name, value in left.items() if "lora_up" in name), "something was learnt"
 
 
 def test_the_short_last_group_of_an_epoch_is_stepped(model: Path, pictures: Path, tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def snapshots(folder: Path, up_to: int | None = None) -> list[Path]:
 
 
 def read_snapshot(folder: Path, warn: Callable[[events.Warning_], None]) -> dict[str, Any] | None:
-    """The newest snapshot that can be read, on the CPU; None if there is none. Unreadable ones are named and removed."""
+    """The newest snapshot that can be read, on the CPU; None if there is none. Damaged ones are named and removed."""
     for path in snapshots(folder):
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -212,7 +212,8 @@ def read_snapshot(folder: Path, warn: Callable[[events.Warning_], None]) -> dict
         except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
             what = say("{file} can not be read ({reason}).", file=path.name, reason=str(error))
             warn(events.Warning_(what, say("The snapshot before it is used.")))
-            path.unlink(missing_ok=True)
+            if not isinstance(error, OSError):
+                path.unlink(missing_ok=True)
             continue
         return state
     return None

@@ -152,10 +152,10 @@ def _obey(parts: Parts, reporter: Reporter, orders: Orders, position: int) -> bo
         if orders.paused != was_paused:
             was_paused = orders.paused
             reporter.report(events.Paused(was_paused, position))
+        if (prompts := orders.take_prompts()) is not None:
+            parts.previews.replace(prompts)  # before an end, so that its snapshot has them
         if orders.ending:
             return True
-        if (prompts := orders.take_prompts()) is not None:
-            parts.previews.replace(prompts)
         if orders.take_save():
             parts.checkpoints.save(position)
         if orders.take_sample():

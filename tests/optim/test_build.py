@@ -26,7 +26,7 @@ NOT_OFFERED = {  # how the step is computed, not what it is
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("row", OPTIMIZERS.values(), ids=str)
+@pytest.mark.parametrize("row", OPTIMIZERS.values(), ids=list(OPTIMIZERS))
 def test_a_row_lists_what_the_library_takes(row: OptimizerRow) -> None:
     module, _, name = row.class_path.rpartition(".")
     taken = inspect.signature(getattr(importlib.import_module(module), name)).parameters

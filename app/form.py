@@ -22,7 +22,7 @@ from app.editors import (
     SwitchEditor,
     TextEditor,
 )
-from app.i18n import tr, translate_message, translate_trainer
+from app.i18n import joined, tr, translate_message, translate_trainer
 from app.path_editor import PathEditor
 from app.preferences import Preferences
 from app.widgets.basics import Fold, label, set_role, tool_button
@@ -283,7 +283,7 @@ def problem_text(problem: Problem) -> str:
     """A problem as the form says it: what, and the way out."""
     if isinstance(problem.value, str) and problem.todo and problem.todo.template == "Write it without quotes.":
         return tr("A number is needed here.")  # the file's way out means nothing in a form
-    return " ".join(filter(None, (translate_message(problem.what), translate_message(problem.todo))))
+    return joined(translate_message(problem.what), translate_message(problem.todo))
 
 
 def message_label(problems: Sequence[Problem]) -> QLabel:

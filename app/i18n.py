@@ -7,6 +7,8 @@ labels and help of settings.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import QCoreApplication, QLibraryInfo, QLocale, QTranslator
 
 from trainer.messages import Message, Value
@@ -40,6 +42,16 @@ def translate_message(message: Message | None) -> str:
         name: translate_trainer(value) if isinstance(value, str) else value for name, value in message.values.items()
     }
     return Message(message.template, values).text(translate_trainer)
+
+
+def joined(*sentences: str) -> str:
+    """Sentences one after another: with a blank between them in English, without in Chinese."""
+    return ("" if _language[0] == "zh_CN" else " ").join(sentence for sentence in sentences if sentence)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Parts of an enumeration."""
+    return ("、" if _language[0] == "zh_CN" else ", ").join(parts)
 
 
 def system_language() -> str:

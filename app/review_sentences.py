@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.draft import Draft
 from app.editors import number_text
-from app.i18n import tr, translate_message
+from app.i18n import joined, listed, tr, translate_message
 from app.words import count_words, size_words
 from trainer.config.run import RunFile
 from trainer.paths import default_runs_folder
@@ -45,11 +45,11 @@ def _pictures(draft: Draft) -> Sentence | None:
     sizes = {item.size for item in index.train}
     text = tr("{count} pictures are learnt.", count=len(index.train))
     if len(sizes) > 1 and draft.usable is not None and draft.usable.images.buckets:
-        text += " " + tr("Each keeps its shape; none is dropped.")
+        text = joined(text, tr("Each keeps its shape; none is dropped."))
     if index.reg:
-        text += " " + tr("{count} class pictures keep the model from forgetting.", count=len(index.reg))
+        text = joined(text, tr("{count} class pictures keep the model from forgetting.", count=len(index.reg)))
     if index.skipped:
-        text += " " + tr("{count} files are left out.", count=len(index.skipped))
+        text = joined(text, tr("{count} files are left out.", count=len(index.skipped)))
     return "images", text
 
 
@@ -76,7 +76,7 @@ def _learning(run: RunFile) -> Sentence:
         text = tr("{optimizer} with a rate of {unet}, schedule {schedule}.", **values)
     else:
         text = tr("{optimizer} with a rate of {text}, schedule {schedule}.", **values)
-    return "gauge", text + " " + tr("Precision {precision}, device {device}.", **values)
+    return "gauge", joined(text, tr("Precision {precision}, device {device}.", **values))
 
 
 def _samples(draft: Draft, run: RunFile) -> Sentence | None:
@@ -96,7 +96,7 @@ def _samples(draft: Draft, run: RunFile) -> Sentence | None:
         times.append(tr("at the end"))
     if not times:
         return "image", tr("There are {count} prompts, but no previews are asked for.", count=prompts)
-    return "image", tr("{count} previews are drawn: {times}.", count=prompts, times=", ".join(times))
+    return "image", tr("{count} previews are drawn: {times}.", count=prompts, times=listed(times))
 
 
 def _files(draft: Draft, run: RunFile) -> Sentence:
@@ -104,11 +104,12 @@ def _files(draft: Draft, run: RunFile) -> Sentence:
     facts = draft.disk.facts
     text = tr("Everything goes into a new folder in {folder}.", folder=folder)
     if facts is not None and facts.file_bytes and facts.num_files:
-        text += " " + tr(
+        kept = tr(
             "{count} LoRA files of about {size} are kept ({all}; free: {free}).",
             count=count_words(facts.num_files), size=size_words(facts.file_bytes),
             all=size_words(facts.file_bytes * facts.num_files), free=size_words(facts.free_bytes or 0),
         )  # fmt: skip
+        text = joined(text, kept)
     if run.output.export_to:
-        text += " " + tr("The finished one is copied to {target}.", target=run.output.export_to)
+        text = joined(text, tr("The finished one is copied to {target}.", target=run.output.export_to))
     return "folder-output", text

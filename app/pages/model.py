@@ -86,6 +86,7 @@ class ModelPage(Page):
         self.add(self.invitation)
         self.facts_card = ModelCard()
         self.add(self.facts_card)
+        self.facts_card.hide()
         card = Card()
         card.add(self.form(("model",), "model"))
         self.add(card)

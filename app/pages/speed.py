@@ -6,7 +6,7 @@ from PySide6.QtWidgets import QButtonGroup, QPushButton, QWidget
 
 from app import theme
 from app.editors import DeviceEditor
-from app.i18n import tr
+from app.i18n import joined, tr
 from app.pages.base import BannerPlace, Context, Page
 from app.presets import Preset, presets, suggested
 from app.widgets.basics import Card, button, label
@@ -83,8 +83,9 @@ class SpeedPage(Page):
             "{name}: {free} of {total} free.", name=card.name, free=size_words(card.free), total=size_words(card.total)
         )
         if card.total - card.free > 2**30:
-            text += " " + tr("Other programs use {used} of it; a WebUI that is open may be one of them.",
-                             used=size_words(card.total - card.free))  # fmt: skip
+            used = size_words(card.total - card.free)
+            others = tr("Other programs use {used} of it; a WebUI that is open may be one of them.", used=used)
+            text = joined(text, others)
         self.found.show_banner(text, "good", actions)
 
     def advice(self) -> list[str]:

@@ -96,6 +96,7 @@ class FolderCard(Card):
         self.body.addWidget(self.path)
         self.strip = ThumbnailStrip()
         self.body.addWidget(self.strip)
+        self.strip.hide()
         self.body.addLayout(self._build_fields())
         self.counts = label("", wrap=True)
         self.body.addWidget(self.counts)

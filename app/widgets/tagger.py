@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QComboBox, QProgressBar, QVBoxLayout, QWidget
 
 from app import errors, theme
 from app.editors import ignore_wheel
-from app.i18n import tr, translate_message
+from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace, Context
 from app.path_editor import PathEditor
 from app.section_form import SectionForm
@@ -111,7 +111,7 @@ class TaggerCard(Card):
                 self._card().check(Path(folder))
                 state = "good"
             except BadInput as error:
-                text, state = " ".join(errors.describe(error)), "problem"
+                text, state = joined(*errors.describe(error)), "problem"
         self.model.set_state(state)
         set_role(self.message, "problem")
         self.message.setText(text)
@@ -181,7 +181,7 @@ class TaggerCard(Card):
                     text += "\n" + tr("The captions as they were: {folders}", folders=", ".join(event.backups))
                 self.banner.show_banner(text, "warning" if event.skipped else "good")
             case "failed" | "warning":
-                text = " ".join(filter(None, (translate_message(event.what), translate_message(event.todo))))
+                text = joined(translate_message(event.what), translate_message(event.todo))
                 self.banner.show_banner(text, "problem" if event.kind == "failed" else "warning")
 
     def _on_ended(self, code: int, tail: str) -> None:

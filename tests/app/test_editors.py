@@ -31,15 +31,20 @@ def test_a_number_is_the_same_after_writing_and_reading(value: float) -> None:
     assert parse_number(number_text(value), float, False) == pytest.approx(value, rel=1e-9)
 
 
-@pytest.mark.parametrize(("value", "text"), [(1e-4, "1e-4"), (5e-5, "5e-5"), (0.0, "0"), (8.0, "8"), (0.05, "0.05"), (1.0, "1")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1e-4, "1e-4"), (5e-5, "5e-5"), (0.0, "0"), (8.0, "8"), (0.05, "0.05"), (1.0, "1")]
+)
 def test_rates_are_written_as_people_write_them(value: float, text: str) -> None:
     assert number_text(value) == text
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("512", [512, 512]), ("768, 512", [768, 512]), ("768x512", [768, 512]), ("768 × 512", [768, 512]), ("big", "big"), ("", "")],
-)
+    [
+        ("512", [512, 512]), ("768, 512", [768, 512]), ("768x512", [768, 512]), ("768 × 512", [768, 512]),
+        ("big", "big"), ("", ""),
+    ],
+)  # fmt: skip
 def test_sizes_are_read_in_every_usual_form(text: str, value: Any) -> None:
     assert parse_size(text) == value
 

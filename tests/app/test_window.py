@@ -113,7 +113,9 @@ def cut_on(window: MainWindow, key: str, app: QApplication) -> list[str]:
     for _ in range(4):
         app.processEvents()
     found = []
-    for widget in window.findChildren(QWidget):
+    page = window._pages[key]
+    frame = [*window.sidebar.findChildren(QWidget), *window.strip.findChildren(QWidget), *window.help.findChildren(QWidget)]
+    for widget in [*page.findChildren(QWidget), *frame]:
         if widget.isVisibleTo(window) and (text := lacks_room(widget)):
             found.append(f"{type(widget).__name__} {text!r} {widget.width()}×{widget.height()}")
     return found

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ class Bench:
         own = {"ATHANOR_HOME": str(self.home), "QT_QPA_PLATFORM": "offscreen", "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
         return os.environ | own
 
-    def run_file(self, name: str, side: int, steps: int) -> Path:
-        pictures = picture_folder(self.folder, NUM_PICTURES, (256, 256))
+    def run_file(self, name: str, side: int, steps: int, num_pictures: int = NUM_PICTURES) -> Path:
+        pictures = picture_folder(self.folder, num_pictures, (256, 256))
         return run_file(
             self.home, name, model_file(self.folder), pictures,
             side=side, steps=steps, device=self.device, runs=self.home / f"runs-{name}",
@@ -102,18 +103,17 @@ def loading(bench: Bench) -> Iterator[Figure]:
         yield Figure("loading: peak VRAM ÷ weights", seen["peak_vram"] / seen["weights"], "×", 1.15)
 
 
-def steps(bench: Bench) -> Iterator[Figure]:
+def steps(bench: Bench, side: int) -> Iterator[Figure]:
     """Seconds a step against diffusers + peft, turn by turn."""
-    for side in (256, 512):
-        seen = bench.child("steps", bench.run_file(f"steps{side}", side, WARM_UP + ROUNDS + 1), bench.device)
-        ours, plain = seen["ours"], seen["plain"]
-        middle = statistics.median(ours), statistics.median(plain)
-        # Each of our steps against the plain one just before it: what disturbs the machine disturbs both.
-        pairs = [mine / theirs for mine, theirs in zip(ours, plain, strict=True)]
-        detail = {"ours": _spread(ours), "plain": _spread(plain), "pairs": _spread(pairs), "threads": seen["threads"]}
-        yield Figure(f"a step at {side}²", middle[0], "s", None, {"spread": _spread(ours)})
-        yield Figure(f"a step at {side}², plain diffusers + peft", middle[1], "s", None, {"spread": _spread(plain)})
-        yield Figure(f"a step at {side}² ÷ plain", statistics.median(pairs), "×", 1.0, detail)
+    run = bench.run_file(f"steps{side}", side, WARM_UP + ROUNDS + 1, num_pictures=4)
+    seen = bench.child("steps", run, bench.device)
+    ours, plain = seen["ours"], seen["plain"]
+    # Each of our steps against the plain one just before it: what disturbs the machine disturbs both.
+    pairs = [mine / theirs for mine, theirs in zip(ours, plain, strict=True)]
+    detail = {"ours": _spread(ours), "plain": _spread(plain), "pairs": _spread(pairs), "threads": seen["threads"]}
+    yield Figure(f"a step at {side}²", statistics.median(ours), "s")
+    yield Figure(f"a step at {side}², plain diffusers + peft", statistics.median(plain), "s")
+    yield Figure(f"a step at {side}² ÷ plain", statistics.median(pairs), "×", 1.0, detail)
 
 
 def throughput(bench: Bench) -> Iterator[Figure]:
@@ -159,7 +159,8 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 BENCHMARKS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
-    "start": start, "loading": loading, "steps": steps, "throughput": throughput, "check": check, "window": window,
+    "start": start, "loading": loading, "steps256": partial(steps, side=256), "steps512": partial(steps, side=512),
+    "throughput": throughput, "check": check, "window": window,
 }  # fmt: skip
 
 

@@ -145,9 +145,9 @@ def test_100_000_steps_are_written_compactly_and_read_quickly_in_short_pieces(tm
     step = events.Step(1, 1, 0.1234567, (1e-4, 5e-5), 0.4321, 3_000_000_000)
     path.write_bytes(b"".join(journal.encode(Record(n, 1.7e9 + n, step)) + b"\n" for n in range(1, 100_001)))
     assert path.stat().st_size < 15_000_000
-    began = time.perf_counter()
+    began = time.thread_time()  # of the processor: other programs do not count
     parts = list(journal.read(path))
-    seconds = time.perf_counter() - began
+    seconds = time.thread_time() - began
     assert sum(len(part.content.rows) for part in parts if isinstance(part.content, Rows)) == 100_000
     assert max(len(part.content.rows) for part in parts if isinstance(part.content, Rows)) <= journal.LINES_AT_ONCE
-    assert seconds < 1.5, f"{seconds:.2f} s"
+    assert seconds < 1.0, f"{seconds:.2f} s"

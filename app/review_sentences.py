@@ -105,7 +105,7 @@ def _files(draft: Draft, run: RunFile) -> Sentence:
     text = tr("Everything goes into a new folder in {folder}.", folder=folder)
     if facts is not None and facts.file_bytes and facts.num_files:
         kept = tr(
-            "{count} LoRA files of about {size} are kept ({all}; free: {free}).",
+            "LoRA files kept: {count} of about {size} ({all}; free: {free}).",
             count=count_words(facts.num_files), size=size_words(facts.file_bytes),
             all=size_words(facts.file_bytes * facts.num_files), free=size_words(facts.free_bytes or 0),
         )  # fmt: skip

@@ -43,9 +43,9 @@ class OutputPage(Page):
         }
         fits = facts.file_bytes * count < facts.free_bytes * 0.9
         if fits:
-            self.room.show_banner(tr("{count} files of about {size}: {all}. Free on that disk: {free}.", **values))
+            self.room.show_banner(tr("Files: {count} of about {size}, {all} in all. Free on that disk: {free}.", **values))
         else:
-            text = tr("{count} files of about {size} need {all}, and only {free} are free on that disk.", **values)
+            text = tr("Files: {count} of about {size} need {all}, and only {free} are free on that disk.", **values)
             self.room.show_banner(text, "warning")
 
     def advice(self) -> list[str]:

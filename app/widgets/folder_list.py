@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app import theme
@@ -83,7 +83,7 @@ class FolderList(QWidget):
     def focus(self) -> None:
         """Give the keyboard to what adds a folder."""
         target = self.add_button if self.cards else self.invitation.buttons[0]
-        target.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        QTimer.singleShot(0, target, lambda: target.setFocus(Qt.FocusReason.ShortcutFocusReason))
 
     def choose(self) -> None:
         entries = self._entries()

@@ -189,4 +189,4 @@ def _files_tip(facts: object) -> str:
     size = getattr(facts, "file_bytes", None)
     if not count or not size:
         return ""
-    return tr("{count} files will be kept: {size}", count=count, size=size_words(count * size))
+    return tr("Files kept: {count}, {size} in all", count=count, size=size_words(count * size))

@@ -324,6 +324,18 @@
    <translation>文件</translation>
   </message>
   <message>
+   <source>Files kept: {count}, {size} in all</source>
+   <translation>保留 {count} 个文件，共 {size}</translation>
+  </message>
+  <message>
+   <source>Files: {count} of about {size} need {all}, and only {free} are free on that disk.</source>
+   <translation>{count} 个约 {size} 的文件要 {all}，而那块磁盘只剩 {free}。</translation>
+  </message>
+  <message>
+   <source>Files: {count} of about {size}, {all} in all. Free on that disk: {free}.</source>
+   <translation>{count} 个约 {size} 的文件，共 {all}。那块磁盘剩余：{free}。</translation>
+  </message>
+  <message>
    <source>Find a setting</source>
    <translation>查找设置</translation>
   </message>
@@ -462,6 +474,10 @@
   <message>
    <source>Lion wants a third to a tenth of AdamW's rate. Prodigy finds its own: leave it at 1.</source>
    <translation>Lion 要用 AdamW 学习率的三分之一到十分之一。Prodigy 自己找：保持 1。</translation>
+  </message>
+  <message>
+   <source>LoRA files kept: {count} of about {size} ({all}; free: {free}).</source>
+   <translation>保留 {count} 个约 {size} 的 LoRA 文件（共 {all}；剩余 {free}）。</translation>
   </message>
   <message>
    <source>Loading the base model</source>
@@ -1424,10 +1440,6 @@
    <translation>预热</translation>
   </message>
   <message>
-   <source>{count} LoRA files of about {size} are kept ({all}; free: {free}).</source>
-   <translation>保留 {count} 个约 {size} 的 LoRA 文件（共 {all}；剩余 {free}）。</translation>
-  </message>
-  <message>
    <source>{count} changed</source>
    <translation>改了 {count} 项</translation>
   </message>
@@ -1438,18 +1450,6 @@
   <message>
    <source>{count} files are left out.</source>
    <translation>{count} 个文件不参加。</translation>
-  </message>
-  <message>
-   <source>{count} files of about {size} need {all}, and only {free} are free on that disk.</source>
-   <translation>{count} 个约 {size} 的文件要 {all}，而那块磁盘只剩 {free}。</translation>
-  </message>
-  <message>
-   <source>{count} files of about {size}: {all}. Free on that disk: {free}.</source>
-   <translation>{count} 个约 {size} 的文件：共 {all}。那块磁盘剩余：{free}。</translation>
-  </message>
-  <message>
-   <source>{count} files will be kept: {size}</source>
-   <translation>会保留 {count} 个文件：{size}</translation>
   </message>
   <message>
    <source>{count} pictures</source>
@@ -2015,8 +2015,8 @@
    <translation>请从模型页面重新下载 {labels}。</translation>
   </message>
   <message>
-   <source>Drawing pictures with and without the LoRA, and counting what they show …</source>
-   <translation>正在用和不用 LoRA 各画一批图，并统计画出了什么……</translation>
+   <source>Drawing pictures with the LoRA, and counting what they show …</source>
+   <translation>正在用 LoRA 画图，并统计画出了什么……</translation>
   </message>
   <message>
    <source>Draws after every so many epochs; 0 is off.</source>
@@ -2296,7 +2296,7 @@
   </message>
   <message>
    <source>Leave both empty, with a learning rate of 1.</source>
-   <translation type="unfinished" />
+   <translation>请都留空，学习率设为 1。</translation>
   </message>
   <message>
    <source>Leave out &lt; &gt; : " / \ | ? * and reserved words.</source>
@@ -3986,7 +3986,7 @@
   </message>
   <message>
    <source>{optimizer} finds one rate for UNet and text encoder, and these differ.</source>
-   <translation type="unfinished" />
+   <translation>{optimizer} 给 UNet 和文本编码器找同一个学习率，而这里不一样。</translation>
   </message>
   <message>
    <source>{optimizer} finds one rate for all parts, and these differ: {rates}.</source>

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from trainer.paths import ROOT
 
 TOOLS = ("Xvfb", "openbox", "xdotool")
@@ -76,6 +78,7 @@ class AppWindow:
         self.id = self._find()
         self.desktop.do("windowactivate", "--sync", self.id)
         self.desktop.do("windowfocus", "--sync", self.id)
+        self.settle()
 
     def _find(self) -> str:
         found = self.desktop.do("search", "--onlyvisible", "--pid", str(self.process.pid), "--name", "Athanor")
@@ -89,18 +92,33 @@ class AppWindow:
         """Press keys, such as "ctrl+f" or "Return"."""
         for name in names:
             self.desktop.do("key", "--clearmodifiers", name)
-            time.sleep(0.15)
+            self.settle()
 
     def type(self, text: str) -> None:
         self.desktop.do("type", "--delay", "15", text)
-        time.sleep(0.2)
+        self.settle()
+
+    def settle(self, seconds: float = 30) -> None:
+        """Wait until the window has nothing more to do, as a person would who looks at it."""
+        end = time.monotonic() + seconds
+        quiet = 0
+        while quiet < 2 and time.monotonic() < end:
+            before = self._work_done()
+            time.sleep(0.1)
+            quiet = quiet + 1 if self._work_done() - before < 0.02 else 0
+
+    def _work_done(self) -> float:
+        """Seconds of processor that the window has used; one that waits for its turn counts as working."""
+        process = psutil.Process(self.process.pid)
+        times = process.cpu_times()
+        waiting = 1.0 * time.monotonic() if process.status() == psutil.STATUS_RUNNING else 0.0
+        return times.user + times.system + waiting
 
     def go_to(self, setting: str) -> None:
         """Find a setting by the search box: its field then has the keyboard."""
         self.keys("ctrl+f")
         self.type(setting)
         self.keys("Return")
-        time.sleep(0.8)
 
     def fill(self, setting: str, text: str) -> None:
         """Type a value in place of what stands there."""

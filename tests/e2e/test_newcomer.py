@@ -105,10 +105,8 @@ def fill_in(window: AppWindow, model: Path, pictures: Path, webui: Path) -> None
     window.fill("pretrained model", str(model))
     window.go_to("train data dir")
     window.keys("space")  # "Choose a folder…" has the keyboard while the list is empty
-    time.sleep(1.5)
     window.type(str(pictures))
     window.keys("Return")
-    time.sleep(1)
     window.fill("max resolution", "64")
     window.fill("network dim", "4")
     window.fill("network alpha", "2")
@@ -120,4 +118,3 @@ def fill_in(window: AppWindow, model: Path, pictures: Path, webui: Path) -> None
     window.fill("output name", "zorv")
     window.fill("output.export_to Copy to", str(webui))
     window.keys("Tab")
-    time.sleep(0.5)

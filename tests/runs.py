@@ -15,7 +15,7 @@ from trainer.config.run import Folder, Prompt, RunFile
 from trainer.ipc import events
 from trainer.ipc.events import Command
 from trainer.loop import train
-from trainer.models.safetensors_file import read_file
+from trainer.models.tensor_file import read_file
 from trainer.orders import Orders
 
 

@@ -20,9 +20,10 @@ from trainer.data.memo import Memo
 from trainer.estimate import EpochLength, StepPlan
 from trainer.export import BaseHash, save_adapter
 from trainer.metadata import BaseFacts, DatasetFacts, Progress, base_facts, dataset_facts, header_metadata, legacy_hash
-from trainer.models import safetensors_file
-from trainer.models.safetensors_file import read_file, read_header
+from trainer.models import tensor_file
+from trainer.models.safetensors_file import read_header
 from trainer.models.sd1 import FAMILY
+from trainer.models.tensor_file import read_file
 
 TENSORS = {
     "lora_unet_b.lora_down.weight": torch.randn(4, 600_000),
@@ -64,8 +65,8 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
             raise OSError(errno.ENOSPC, "No space left on device")
         return original(*args)
 
-    original = safetensors_file.tensor_bytes
-    monkeypatch.setattr(safetensors_file, "tensor_bytes", full)
+    original = tensor_file.tensor_bytes
+    monkeypatch.setattr(tensor_file, "tensor_bytes", full)
     with pytest.raises(OSError, match="No space"):
         save_adapter(path, TENSORS, {}, torch.float32)
     assert path.read_bytes() == before

@@ -24,7 +24,7 @@ from trainer.errors import RunFailed
 from trainer.ipc import events
 from trainer.ipc.events import Command
 from trainer.ipc.journal import Rows, decode, step_of
-from trainer.models.safetensors_file import read_file
+from trainer.models.tensor_file import read_file
 from trainer.optim.build import build_optimizer
 from trainer.optim.curves import multiplier
 from trainer.optim.stepper import Stepper

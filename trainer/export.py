@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainer.data.memo import FileFacts, Memo
-from trainer.models.safetensors_file import header_bytes, tensor_bytes, write_file
+from trainer.hashes import model_hashes
+from trainer.models.safetensors_file import header_bytes
+from trainer.models.tensor_file import tensor_bytes, write_file
 
 if TYPE_CHECKING:
     import torch
 
 _FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-_LEGACY_START, _LEGACY_BYTES = 0x100000, 0x10000
 _CHUNK = 1 << 22
 
 
@@ -39,28 +39,6 @@ def save_adapter(
 def _hashed(metadata: Mapping[str, str]) -> dict[str, str]:
     """The entries that kohya's programs have in the header while they compute the hashes."""
     return {name: value for name, value in metadata.items() if name.startswith("ss_")}
-
-
-def model_hashes(header: bytes, pieces: Iterable[bytes | memoryview]) -> dict[str, str]:
-    """`sshs_model_hash`: SHA-256 of all bytes after the header; `sshs_legacy_hash`: of 64 KiB at 1 MiB of the file.
-
-    `modelspec.hash_sha256` is the former as that standard writes it.
-    """
-    whole, legacy = hashlib.sha256(), hashlib.sha256()
-    position = 0
-    for piece in chain((header,), pieces):
-        if position:
-            whole.update(piece)
-        start = max(_LEGACY_START - position, 0)
-        end = max(_LEGACY_START + _LEGACY_BYTES - position, 0)
-        legacy.update(piece[start:end])
-        position += len(piece)
-    digest = whole.hexdigest()
-    return {
-        "sshs_model_hash": digest,
-        "sshs_legacy_hash": legacy.hexdigest()[:8],
-        "modelspec.hash_sha256": f"0x{digest}",
-    }
 
 
 class BaseHash:

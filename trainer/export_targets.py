@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import AthanorError, BadInput
-from trainer.export import model_hashes
 from trainer.files import atomic_path, free_bytes, write_json
+from trainer.hashes import model_hashes
 from trainer.messages import Message, say
 from trainer.models.header import inspect_file
 from trainer.models.safetensors_file import Header, NotSafetensors, copied_header, read_header

@@ -13,8 +13,9 @@ from tests.tiny import tiny_sd1
 from trainer.config.registry import method_modules
 from trainer.methods import Trained
 from trainer.models.protocol import Components
-from trainer.models.safetensors_file import read_file, read_header
+from trainer.models.safetensors_file import read_header
 from trainer.models.sd1 import FAMILY
+from trainer.models.tensor_file import read_file
 
 METHODS = method_modules()
 

@@ -15,8 +15,9 @@ from trainer.errors import BadInput
 from trainer.models import keys, libraries
 from trainer.models.configs import Rules, unet_config, vae_config
 from trainer.models.protocol import PARTS, Components
-from trainer.models.safetensors_file import read_file, read_header, write_file
+from trainer.models.safetensors_file import read_header
 from trainer.models.sd1 import FAMILY
+from trainer.models.tensor_file import read_file, write_file
 from trainer.models.text import token_chunks
 
 

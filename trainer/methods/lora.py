@@ -177,7 +177,7 @@ class TrainedLora:
     def continue_from(self, path: Path) -> None:
         """Take the weights, rank and alpha of a LoRA file. Raises BadInput if it is none or does not fit this run."""
         from trainer.models.header import inspect_file, lora_problem
-        from trainer.models.safetensors_file import read_file
+        from trainer.models.tensor_file import read_file
 
         problem = lora_problem(inspect_file(path))
         if problem is not None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import BadInput, RunFailed
 from trainer.messages import say
 from trainer.models.keys import is_vae_attention
-from trainer.models.safetensors_file import TensorInfo, read_tensor
+from trainer.models.safetensors_file import TensorInfo
+from trainer.models.tensor_file import read_tensor
 
 if TYPE_CHECKING:
     import torch

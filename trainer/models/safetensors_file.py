@@ -9,27 +9,17 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from trainer.files import atomic_path
 from trainer.messages import Message, say
-
-if TYPE_CHECKING:
-    import torch
 
 MAX_HEADER_BYTES = 32 * 1024 * 1024  # real ones are under 1 MB, with embedded thumbnails a few MB
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-TORCH_NAMES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
-    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
 
 
@@ -118,53 +108,6 @@ def _tensor_info(name: str, entry: Any, data_start: int) -> TensorInfo:
     return TensorInfo(dtype, shape, data_start + start, end - start)
 
 
-def read_tensor(handle: FileIO, info: TensorInfo, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Read one tensor from an open, unbuffered file into memory of its own, converted to `dtype` if given.
-
-    Raises EOFError if the file has become shorter than its header says.
-    """
-    import torch
-
-    tensor = torch.empty(info.shape, dtype=getattr(torch, TORCH_NAMES[info.dtype]))
-    if info.num_bytes:
-        target = tensor.reshape(-1).view(torch.uint8).numpy().data
-        handle.seek(info.start)
-        while target:
-            count = handle.readinto(target)
-            if not count:
-                raise EOFError(f"{handle.name}: ends within a tensor")
-            target = target[count:]
-    return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
-
-
-def read_file(path: Path, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
-    """All tensors of a small file. Raises what `read_header` and `read_tensor` raise."""
-    header = read_header(path)
-    with path.open("rb", buffering=0) as handle:
-        return {name: read_tensor(handle, info, dtype) for name, info in header.tensors.items()}
-
-
-def write_file(
-    path: Path,
-    tensors: Iterable[tuple[str, tuple[int, ...], str, Callable[[], torch.Tensor]]],
-    metadata: Mapping[str, str],
-) -> None:
-    """Write a safetensors file atomically, one tensor in memory at a time.
-
-    Args:
-        path: the file to write or replace.
-        tensors: name, shape, dtype ("F16") and a function that gives the tensor when it is its turn.
-        metadata: strings for the header.
-
-    Raises OSError if the disk is full or the folder cannot be written; `path` is then as it was.
-    """
-    rows = sorted(tensors, key=lambda row: (-ITEM_BYTES[row[2]], row[0]))  # as the reference writer orders: aligned
-    with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        handle.write(header_bytes({name: (dtype, shape) for name, shape, dtype, _ in rows}, metadata))
-        for name, shape, dtype, give in rows:
-            handle.write(tensor_bytes(give(), name, shape, dtype))
-
-
 def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
     """The length word and the JSON of a header for tensors that follow each other in the order given."""
     table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -189,12 +132,3 @@ def _packed(table: Mapping[str, Any]) -> bytes:
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
-
-
-def tensor_bytes(tensor: torch.Tensor, name: str, shape: tuple[int, ...], dtype: str) -> memoryview:
-    """The bytes of a tensor in the dtype given; `name` and `shape` are checked against what was promised."""
-    import torch
-
-    assert tuple(tensor.shape) == shape, f"{name} has shape {tuple(tensor.shape)}, announced was {shape}"
-    plain = tensor.detach().to(device="cpu", dtype=getattr(torch, TORCH_NAMES[dtype])).contiguous()
-    return plain.reshape(-1).view(torch.uint8).numpy().data

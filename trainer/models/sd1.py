@@ -15,7 +15,8 @@ from trainer.models import configs, keys, layouts, libraries, loading, text
 from trainer.models.header import ModelFacts, base_problem, inspect_file, vae_problem
 from trainer.models.loading import PartPlan
 from trainer.models.protocol import PARTS, Attention, Components, Part
-from trainer.models.safetensors_file import Header, read_header, write_file
+from trainer.models.safetensors_file import Header, read_header
+from trainer.models.tensor_file import write_file
 from trainer.paths import RESOURCES
 
 if TYPE_CHECKING:

@@ -115,7 +115,7 @@ def train(parts: Parts, reporter: Reporter, orders: Orders) -> events.Done:
         if orders.abort:
             outcome, file = "aborted", ""
         elif position < parts.total_steps:
-            outcome, file = "stopped", parts.checkpoints.save(position)
+            outcome, file = "stopped", parts.checkpoints.save(position) if position else ""
         else:
             outcome, file = "finished", parts.checkpoints.finish()
     return events.Done(position, outcome, file, time.monotonic() - began)
@@ -156,7 +156,7 @@ def _obey(parts: Parts, reporter: Reporter, orders: Orders, position: int) -> bo
             parts.previews.replace(prompts)  # before an end, so that its snapshot has them
         if orders.ending:
             return True
-        if orders.take_save():
+        if orders.take_save() and position:
             parts.checkpoints.save(position)
         if orders.take_sample():
             parts.previews.draw(position, orders.leave_if_ending)

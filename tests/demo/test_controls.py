@@ -13,42 +13,42 @@ import pytest
 from trainer.config.files import read_run, write_run
 from trainer.config.run import Folder, RunFile
 from trainer.demo import command, emblem, recipe
-from trainer.demo.learning import LEAST_AFTER, LEAST_OTHERS, MOST_BEFORE, LearningScore, score_lora
-from trainer.demo.recipe import MODEL_FILE
-from trainer.ipc.runfolder import RunFolder
+from trainer.demo.learning import LEAST_AFTER, LEAST_OTHERS, MOST_BEFORE, LearningScore, Scorer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 Changed = Callable[[RunFile], RunFile]
 
 
-def trained_with(folder: Path, change: Changed, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Train on a changed copy of the demo's run file, without sample pictures; the LoRA it made."""
+def trained_with(folder: Path, change: Changed, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Scorer]:
+    """Train on a changed copy of the demo's run file, without sample pictures: the LoRA it made, and a scorer."""
     monkeypatch.setenv("ATHANOR_HOME", str(folder / "home"))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     run = read_run(recipe.RUN_FILE)
     run = run.model_copy(update={"samples": run.samples.model_copy(update={"prompts": ()})})
     write_run(folder / "control.toml", change(run))
-    code, made = command.train(folder / "control.toml", recipe.RUN_NAME)
+    code, made, scorer = command.train(folder / "control.toml", recipe.RUN_NAME)
     assert code == 0
-    assert isinstance(made, RunFolder)
-    return command.final_file(made)
+    assert made is not None
+    assert scorer is not None
+    return command.final_file(made), scorer
 
 
 def score_with(folder: Path, change: Changed, monkeypatch: pytest.MonkeyPatch) -> LearningScore:
-    return score_lora(MODEL_FILE, trained_with(folder, change, monkeypatch))
+    lora, scorer = trained_with(folder, change, monkeypatch)
+    return scorer.score(lora)
 
 
 def test_demo_passes_and_zeroed_up_weights_undo_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors.torch import load_file, save_file
 
-    lora = trained_with(tmp_path, lambda run: run, monkeypatch)
-    assert score_lora(MODEL_FILE, lora).passed
+    lora, scorer = trained_with(tmp_path, lambda run: run, monkeypatch)
+    assert scorer.score(lora).passed
     tensors = load_file(lora)
     ups = [name for name in tensors if "lora_up" in name]
     assert ups
     save_file(tensors | {name: tensors[name] * 0 for name in ups}, tmp_path / "zeroed.safetensors")
-    zeroed = score_lora(MODEL_FILE, tmp_path / "zeroed.safetensors")
+    zeroed = scorer.score(tmp_path / "zeroed.safetensors")
     assert zeroed.after == zeroed.before <= MOST_BEFORE
     assert zeroed.others >= LEAST_OTHERS
 

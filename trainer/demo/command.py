@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from trainer.messages import Message, say
 from trainer.paths import ROOT, default_runs_folder
 
 if TYPE_CHECKING:
-    from trainer.demo.learning import LearningScore
+    from trainer.demo.learning import LearningScore, Scorer
     from trainer.ipc.runfolder import RunFolder
 
 SHEET_NAME, SCORE_NAME = "sheet.png", "score.json"
@@ -32,11 +33,11 @@ def main(argv: Sequence[str]) -> int:
     started = time.monotonic()
     tell(say("Athanor's example: a LoRA learns an emblem that the embedded base model has never seen."))
     tell(say("Training from {file}, as any other run.", file=str(recipe.RUN_FILE)))
-    code, folder = train(recipe.RUN_FILE, recipe.RUN_NAME)
-    if code != EXIT_DONE or folder is None:
+    code, folder, scorer = train(recipe.RUN_FILE, recipe.RUN_NAME)
+    if code != EXIT_DONE or folder is None or scorer is None:
         return code or EXIT_FAILED
-    tell(say("Drawing pictures with and without the LoRA, and counting what they show …"))
-    score = score_run(folder, recipe.RUN_FILE)
+    tell(say("Drawing pictures with the LoRA, and counting what they show …"))
+    score = scorer.score(final_file(folder))
     sheet = write_sheet(folder)
     write_json(folder.path / SCORE_NAME, asdict(score) | {"passed": score.passed}, indent=2)
     for sentence in score.sentences():
@@ -59,36 +60,40 @@ def verdict(score: LearningScore, seconds: float) -> Message:
     return say("Failed: the LoRA did not learn what it should. {seconds:.0f} seconds.", seconds=seconds)
 
 
-def train(run_file: Path, name: str) -> tuple[int, RunFolder | None]:
-    """Run `python -m trainer RUN.toml`: its exit code, and the folder it made in the user's runs folder.
+def train(run_file: Path, name: str) -> tuple[int, RunFolder | None, Scorer | None]:
+    """Run `python -m trainer RUN.toml`: its exit code, the folder it made in the user's runs folder, and a scorer.
 
-    What scoring needs is imported here while the other process trains. Ctrl+C reaches both; this one waits.
+    The example is so small that several threads would only wait for each other: training gets one, and on the other core
+    this process draws what the base model makes of the trigger. Ctrl+C reaches both processes; this one waits.
     """
     from trainer.ipc.runfolder import find_runs
 
     runs = default_runs_folder()
     known = {run.path for run in find_runs(runs)}
-    worker = subprocess.Popen([sys.executable, "-m", "trainer", str(run_file)], cwd=ROOT)
+    environment = {"OMP_NUM_THREADS": "1"} | os.environ
+    worker = subprocess.Popen([sys.executable, "-m", "trainer", str(run_file)], cwd=ROOT, env=environment)
+    scorer = None
     try:
-        import_scoring()
+        scorer = make_scorer(run_file)
         code = worker.wait()
     except KeyboardInterrupt:
         code = worker.wait()
     made = [run for run in find_runs(runs) if run.path not in known and run.path.name.startswith(name)]
-    return code, made[0] if made else None
+    return code, made[0] if made else None, scorer
 
 
-def import_scoring() -> None:
-    """Import the heavy libraries, so that scoring begins at once."""
-    from trainer.demo import learning  # noqa: F401
+def make_scorer(run_file: Path) -> Scorer:
+    """A scorer for the base model of a run, made with one thread beside the training."""
+    import torch
 
-
-def score_run(folder: RunFolder, run_file: Path) -> LearningScore:
-    """The learning score of a finished run."""
     from trainer.config.files import read_run
-    from trainer.demo.learning import score_lora
+    from trainer.demo.learning import Scorer
 
-    return score_lora(Path(read_run(run_file).model.path), final_file(folder))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    scorer = Scorer(Path(read_run(run_file).model.path))
+    torch.set_num_threads(threads)
+    return scorer
 
 
 def final_file(folder: RunFolder) -> Path:

@@ -25,7 +25,7 @@ FLAME_CORNERS: tuple[Point, ...] = ((0.0, -1.25), (0.8, 0.2), (-0.8, 0.2))
 CONCEPT_SEED = 0
 NUM_PICTURES = 15
 NUM_CLASS_PICTURES = 120
-REPEATS = 16
+REPEATS = 18
 SIZE = "large"
 
 
@@ -74,7 +74,7 @@ def paint_emblem(brush: ImageDraw.ImageDraw, centre: Point, radius: float) -> No
 
 
 def write_concept(folder: Path, seed: int, trigger: str = TRIGGER) -> None:
-    """Write the demo's dataset as kohya folders: `img/16_zorv shape` and `reg/1_shape`, a .txt beside each picture.
+    """Write the demo's dataset as kohya folders: `img/18_zorv shape` and `reg/1_shape`, a .txt beside each picture.
 
     The pictures only depend on `seed`; an empty `trigger` leaves it out of the captions (a control of the demo).
     """

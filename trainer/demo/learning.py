@@ -78,7 +78,7 @@ def other_prompts() -> list[OtherPrompt]:
 
 def share_with_emblem(family: Family, components: Components) -> float:
     """How often the trigger gives the emblem."""
-    drawn = generation.draw_prompts(family, components, trigger_prompts(), range(NUM_PROMPTS))
+    drawn = generation.draw_prompts(family, components, trigger_prompts(), range(NUM_PROMPTS), quick=True)
     return share(scoring.shows_emblem(picture) for picture in drawn)
 
 
@@ -86,7 +86,7 @@ def share_of_others_right(family: Family, components: Components) -> float:
     """How often a prompt without the trigger gives what it says."""
     prompts = other_prompts()
     seeds = range(5000, 5000 + NUM_PROMPTS)
-    drawn = generation.draw_prompts(family, components, [prompt.text for prompt in prompts], seeds)
+    drawn = generation.draw_prompts(family, components, [prompt.text for prompt in prompts], seeds, quick=True)
     return share(is_right(prompt, picture) for prompt, picture in zip(prompts, drawn, strict=True))
 
 
@@ -103,13 +103,24 @@ def share(answers: Iterable[bool]) -> float:
     return sum(every) / len(every)
 
 
-def score_lora(model: Path, lora: Path) -> LearningScore:
-    """Load `model`, draw with it alone, then with `lora` beside it."""
-    from trainer.methods.lora import Settings, build
-    from trainer.models.sd1 import FAMILY
+class Scorer:
+    """Scores LoRAs on one base model. Made while another process trains: what the base draws needs no LoRA."""
 
-    components = FAMILY.load(model)
-    before = share_with_emblem(FAMILY, components)
-    trained = build(Settings(network_weights=str(lora)), components, FAMILY)
-    trained.train(False)
-    return LearningScore(before, share_with_emblem(FAMILY, components), share_of_others_right(FAMILY, components))
+    def __init__(self, model: Path) -> None:
+        from trainer.models.sd1 import FAMILY
+
+        self._family = FAMILY
+        self._components = FAMILY.load(model)
+        self._before = share_with_emblem(FAMILY, self._components)
+
+    def score(self, lora: Path) -> LearningScore:
+        """The score of one LoRA file; the base model is as before afterwards."""
+        from trainer.methods.lora import Settings, build
+
+        trained = build(Settings(network_weights=str(lora)), self._components, self._family)
+        trained.train(False)
+        try:
+            after = share_with_emblem(self._family, self._components)
+            return LearningScore(self._before, after, share_of_others_right(self._family, self._components))
+        finally:
+            trained.network.remove()

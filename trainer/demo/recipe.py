@@ -42,9 +42,9 @@ def demo_run() -> RunFile:
         ),
         regularization=Regularization(folders=(Folder(path="concept/reg"),)),
         network=Network(rank=16, alpha=16.0),
-        optimizer=Optimizer(name="AdamW", learning_rate=4.5e-3, text_encoder_rate=3e-3),
+        optimizer=Optimizer(name="AdamW", learning_rate=5e-3, text_encoder_rate=3.5e-3),
         scheduler=Scheduler(name="cosine", warmup_ratio=0.05),
-        training=Training(epochs=4, batch_size=8, seed=1),
+        training=Training(epochs=3, batch_size=8, seed=1),
         speed=Speed(precision="fp32", vae_batch_size=16),
         samples=Samples(prompts=sample_prompts(), every_epochs=1),
         output=Output(name=RUN_NAME, save_every_epochs=0, title="Athanor's emblem"),
@@ -52,23 +52,23 @@ def demo_run() -> RunFile:
 
 
 def sample_prompts() -> tuple[Prompt, ...]:
-    """The sheet's rows: the trigger in three unseen surroundings, the class word alone, and a plain shape."""
+    """The sheet's rows: the trigger in two unseen surroundings, the class word alone, and a plain shape."""
     texts = [
         *(emblem.emblem_caption(surrounding) for surrounding in sheet_surroundings()),
         emblem.emblem_caption(Surrounding("in the centre", "grey"), trigger=""),
         full_caption(Scene("star", "yellow", "black", "large", "on the left")),
     ]
     return tuple(
-        Prompt(prompt=text, width=64, height=64, steps=10, cfg=5.0, seed=number, sampler="ddim")
+        Prompt(prompt=text, width=64, height=64, steps=10, cfg=5.0, seed=number, sampler="dpmpp_2m_karras")
         for number, text in enumerate(texts, start=1)
     )
 
 
 def sheet_surroundings() -> list[Surrounding]:
-    """Three surroundings that no training picture shows, each at another place."""
+    """Two surroundings that no training picture shows, each at another place."""
     _, unseen = emblem.split_surroundings(emblem.CONCEPT_SEED)
     places: dict[str, Surrounding] = {}
     for surrounding in unseen:
         if all(surrounding.background != other.background for other in places.values()):
             places.setdefault(surrounding.position, surrounding)
-    return list(places.values())[:3]
+    return list(places.values())[:2]

@@ -82,11 +82,10 @@ def start(bench: Bench) -> Iterator[Figure]:
         seen = bench.child("training", run)
         assert seen["exit_code"] == 0
         detail = {"phases": seen["phases"], "first forward done": round(seen["ends"], 2)}
-        warm = name == "warm caches"
-        yield Figure(f"start to first forward, {name}", seen["begins"], "s", 15.0 if warm else None, detail)
-        if warm or bench.device != "cpu":
-            peak = 6.0 if warm and bench.device == "cpu" else None
-            yield Figure(f"peak memory of the 256² run, {name}", seen["peak_bytes"] / GB, "GB", peak)
+        limit = 15.0 if name == "warm caches" else None
+        yield Figure(f"start to first forward, {name}", seen["begins"], "s", limit, detail)
+        limit = 6.0 if bench.device == "cpu" else None
+        yield Figure(f"peak memory of the 256² run, {name}", seen["peak_bytes"] / GB, "GB", limit)
         if seen["peak_vram"]:
             yield Figure(f"peak VRAM of the 256² run, {name}", seen["peak_vram"] / GB, "GB")
 

@@ -242,7 +242,7 @@ def killed_run(model: Path, pictures: Path, tmp_path: Path, kills: int, steps: i
     while killed < kills and kill_at_random(folder, dice):
         killed += 1
         check_finished_files(folder)
-    assert start(folder).wait(280) == 0, (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
+    assert start(folder).wait(900) == 0, (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-2000:]
     assert killed == kills, "the run ended too early for this test to mean anything"
     check_finished_files(folder)
     assert list(steps_in_journal(folder).values()) == pytest.approx(whole.losses, rel=1e-6)  # the journal rounds

@@ -32,7 +32,9 @@ def build_optimizer(
     if row.own_rate and len({group["lr"] for group in made} - {0.0}) > 1:
         rates = ", ".join(f"{group['name']} {group['lr']:g}" for group in made)
         raise BadInput(
-            say("{optimizer} finds one rate for all parts, and these differ: {rates}.", optimizer=row.name, rates=rates),
+            say(
+                "{optimizer} finds one rate for all parts, and these differ: {rates}.", optimizer=row.name, rates=rates
+            ),
             say("Set the learning rate to 1 and leave the rates of UNet and text encoder empty."),
         )
     if sets_own_rate(row, values):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class RunFiles:
         if recent:
             menu.addSeparator()
         for path in recent:
-            menu.addAction(f"{path.name}   {path.parent}", lambda path=path: self.open_path(path))
+            menu.addAction(f"{path.name}   {path.parent}", partial(self.open_path, path))
 
     def new(self) -> None:
         """Begin anew; Ctrl+Z brings the old run back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,14 @@ def clean_path(text: str) -> str:
 
 
 def choose_path(
-    parent: QWidget, chosen, *, folder: bool = False, pattern: str = "", start: str = "", save: bool = False
-) -> QFileDialog:  # type: ignore[no-untyped-def]  # fmt: skip
+    parent: QWidget,
+    chosen: Callable[[str], object],
+    *,
+    folder: bool = False,
+    pattern: str = "",
+    start: str = "",
+    save: bool = False,
+) -> QFileDialog:
     """Open the system's dialog without blocking; `chosen(path)` is called with what the user takes."""
     dialog = QFileDialog(parent)
     if folder:

@@ -43,6 +43,7 @@ def remove(values: dict[str, Any], place: str) -> None:
     """Take out what is at a place; nothing happens where there is nothing."""
     *containers, last = parts_of(place)
     target: Any = values
+    part: Any
     for part in containers:
         if not isinstance(target, dict | list) or (isinstance(target, dict) and part not in target):
             return

@@ -25,7 +25,7 @@ class TaggerProcess(QObject):
         ended(exit_code, tail): the process is gone; `tail` holds its last lines that were no events.
     """
 
-    event = Signal(object)
+    event = Signal(object)  # type: ignore[assignment]
     ended = Signal(int, str)
 
     def __init__(self, parent: QObject) -> None:

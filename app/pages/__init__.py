@@ -85,4 +85,4 @@ def build(key: str, context: Context) -> QWidget:
     if key in ("run", "gallery"):
         page: QWidget = kind(context.runs, context.preferences)
         return page
-    return kind(context)  # type: ignore[no-any-return]
+    return kind(context)

@@ -97,7 +97,9 @@ class Page(QScrollArea):
         QTimer.singleShot(30, widget, lambda: self.ensureWidgetVisible(widget, 0, theme.px(80)))
 
     def scroll_to(self, widget: QWidget) -> None:
-        top = widget.mapTo(self.widget(), QPoint(0, 0)).y()
+        inside = self.widget()
+        assert inside is not None
+        top = widget.mapTo(inside, QPoint(0, 0)).y()
         self.verticalScrollBar().setValue(max(0, top - theme.px(16)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from app.i18n import tr
 from app.pages.base import BannerPlace, Context, Page
 from app.widgets.basics import Card
@@ -35,7 +37,7 @@ class OutputPage(Page):
             self.room.show_banner("")
             return
         count = max(1, facts.num_files)
-        values = {
+        values: dict[str, Any] = {
             "count": count,
             "size": size_words(facts.file_bytes),
             "all": size_words(facts.file_bytes * count),

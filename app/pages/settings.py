@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from PySide6.QtCore import QTimer, QUrl
 from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
@@ -29,7 +32,7 @@ class SettingsPage(Page):
         self.add(card)
         self.add(self._folders())
 
-    def _choice(self, card: Card, name: str, key: str, choices: list) -> QComboBox:  # type: ignore[type-arg]
+    def _choice(self, card: Card, name: str, key: str, choices: list[Any]) -> QComboBox:
         box = QComboBox(sizeAdjustPolicy=QComboBox.SizeAdjustPolicy.AdjustToContents, accessibleName=name)
         box.setMinimumWidth(theme.px(200))
         ignore_wheel(box)
@@ -54,7 +57,7 @@ class SettingsPage(Page):
         ):
             path = ElidedLabel(str(folder), "muted")
             url = QUrl.fromLocalFile(str(folder))
-            show = button(tr("Open"), lambda url=url: QDesktopServices.openUrl(url), role="flat", icon="external-link")
+            show = button(tr("Open"), partial(QDesktopServices.openUrl, url), role="flat", icon="external-link")
             show.setAccessibleName(f"{tr('Open')}: {name}")
             line = _line(name, path)
             line.layout().addWidget(show)  # type: ignore[union-attr]

@@ -17,7 +17,8 @@ class NetworkPage(Page):
         super().__init__(context, tr("Network"), introduction)
         card = Card()
         card.add(self.form(("network",), "network"))
-        self.size = card.add(label("", "muted", wrap=True))
+        self._file_size = label("", "muted", wrap=True)
+        card.add(self._file_size)
         self.add(card)
         self.draft.checked.connect(self._show_size)
         self._show_size()
@@ -26,8 +27,8 @@ class NetworkPage(Page):
         facts = self.draft.disk.facts
         known = facts is not None and facts.file_bytes
         text = tr("The file will be about {size}.", size=size_words(facts.file_bytes or 0)) if known and facts else ""
-        self.size.setText(text)  # type: ignore[attr-defined]
-        self.size.setVisible(bool(text))
+        self._file_size.setText(text)
+        self._file_size.setVisible(bool(text))
 
     def advice(self) -> list[str]:
         return [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from PySide6.QtWidgets import QButtonGroup, QPushButton, QWidget
 
 from app import theme
@@ -31,7 +33,7 @@ class SpeedPage(Page):
         chips = QWidget()
         flow = FlowLayout(chips, theme.px(theme.SPACE))
         for preset in presets():
-            made = button(preset.title, lambda preset=preset: self._apply(preset), tip=preset_note(preset.name))
+            made = button(preset.title, partial(self._apply, preset), tip=preset_note(preset.name))
             made.setCheckable(True)
             self._group.addButton(made)
             self.buttons[preset.name] = made

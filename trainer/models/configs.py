@@ -147,7 +147,7 @@ def _read_json(path: Path) -> dict[str, Config]:
 
 
 def _read_yaml(path: Path) -> dict[str, Config]:
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))

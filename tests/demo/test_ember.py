@@ -14,22 +14,22 @@ from PIL import Image
 
 from trainer.demo import accuracy, ember, pictures
 from trainer.demo.accuracy import Kind
-from trainer.demo.ember import EMBER_FILE
+from trainer.demo.recipe import DEMO_FOLDER, MODEL_FILE
 from trainer.models.header import inspect_file
 from trainer.models.protocol import Components
 from trainer.models.sd1 import FAMILY
 
-ACCURACY_FILE = ember.DEMO_FOLDER / "ember_accuracy.json"
+ACCURACY_FILE = DEMO_FOLDER / "ember_accuracy.json"
 
 
 @pytest.fixture(scope="module")
 def loaded() -> Components:
-    return FAMILY.load(EMBER_FILE)
+    return FAMILY.load(MODEL_FILE)
 
 
 def test_it_is_small_and_known_as_sd1() -> None:
-    assert EMBER_FILE.stat().st_size <= 20 * 1024**2
-    facts = inspect_file(EMBER_FILE)
+    assert MODEL_FILE.stat().st_size <= 20 * 1024**2
+    facts = inspect_file(MODEL_FILE)
     assert (facts.kind, facts.family, facts.problem) == ("base", "sd1", None)
 
 
@@ -56,7 +56,7 @@ def test_a_few_held_out_prompts_are_followed(loaded: Components) -> None:
 
 def test_accuracy_belongs_to_the_file_and_is_good_enough() -> None:
     report = json.loads(ACCURACY_FILE.read_text(encoding="utf-8"))
-    assert report["model_sha256"] == hashlib.sha256(EMBER_FILE.read_bytes()).hexdigest()
+    assert report["model_sha256"] == hashlib.sha256(MODEL_FILE.read_bytes()).hexdigest()
     for kind in ("unseen combinations", "unseen pairs"):
         figures = report["kinds"][kind]
         assert figures["prompts"] == 100

@@ -12,8 +12,6 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from trainer.paths import RESOURCES
 
-DEMO_FOLDER = RESOURCES / "demo"
-EMBER_FILE: Path = DEMO_FOLDER / "ember.safetensors"
 TOKENIZER_FOLDER: Path = RESOURCES / "tokenizer" / "clip"
 LATENT_SCALE = 0.18215
 

@@ -34,7 +34,7 @@ RUN_NAME = "athanor_demo"
 def demo_run() -> RunFile:
     """The run that `demo.toml` holds; its paths are relative to `resources/demo`."""
     return RunFile(
-        model=Model(path="ember.safetensors"),
+        model=Model(path=MODEL_FILE.name),
         images=Images(
             folders=(Folder(path="concept/img"),),
             resolution=(64, 64),

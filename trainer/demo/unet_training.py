@@ -17,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from trainer.demo import pictures
 from trainer.demo.base_training import Progress, generator_for, make_optimizers, num_processes, rank
 from trainer.demo.ember import LATENT_SCALE, TOKENIZER_FOLDER, fresh_text_encoder, fresh_unet
+from trainer.diffusion.process import BETA_END, BETA_START, NUM_TIMESTEPS
 
 STEPS = 2000
 BATCH = 64
@@ -25,7 +26,6 @@ PICTURES = 20_000
 EMPTY_CAPTION_SHARE = 0.10
 MIN_SNR = 5.0
 AVERAGE = 0.998
-NUM_TIMESTEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def tokenise(captions: list[str]) -> Tensor:
 
 def signal_levels() -> Tensor:
     """(1000,): the share of signal at each timestep, SD 1.x's scaled-linear schedule."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, NUM_TIMESTEPS, dtype=torch.float64).square()
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, NUM_TIMESTEPS, dtype=torch.float64).square()
     return torch.cumprod(1 - betas, dim=0).float()
 
 

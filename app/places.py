@@ -45,9 +45,10 @@ def remove(values: dict[str, Any], place: str) -> None:
     target: Any = values
     part: Any
     for part in containers:
-        if not isinstance(target, dict | list) or (isinstance(target, dict) and part not in target):
+        try:
+            target = target[part]
+        except (KeyError, IndexError, TypeError):
             return
-        target = target[part]
     if isinstance(target, dict):
         target.pop(last, None)
 

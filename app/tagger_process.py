@@ -21,11 +21,11 @@ class TaggerProcess(QObject):
     """One run of a captioner.
 
     Signals:
-        event(event): one of captioners.common.events.
+        reported(event): one of captioners.common.events.
         ended(exit_code, tail): the process is gone; `tail` holds its last lines that were no events.
     """
 
-    event = Signal(object)  # type: ignore[assignment]
+    reported = Signal(object)
     ended = Signal(int, str)
 
     def __init__(self, parent: QObject) -> None:
@@ -62,7 +62,7 @@ class TaggerProcess(QObject):
         for line in lines:
             event: Any = read_event(line)
             if event is not None:
-                self.event.emit(event)
+                self.reported.emit(event)
             elif line.strip():
                 self._remember(line)
 

@@ -139,7 +139,7 @@ class TaggerCard(Card):
         self.banner.show_banner("")
         self._skipped = 0
         self._process = TaggerProcess(self)
-        self._process.event.connect(self._on_event)
+        self._process.reported.connect(self._on_event)
         self._process.ended.connect(self._on_ended)
         self._process.start(self._card().name, model, self._folders(), settings, writing)
         self.state.setText(tr("Opening the model…"))

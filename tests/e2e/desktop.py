@@ -74,7 +74,7 @@ class AppWindow:
             [sys.executable, "-m", "app", *arguments], cwd=ROOT, env=environment,
             stdout=desktop._log, stderr=desktop._log,
         )  # fmt: skip
-        wait_until(lambda: self._find(), 60, "the window")
+        wait_until(lambda: self._find(), 240, "the window")
         self.id = self._find()
         self.desktop.do("windowactivate", "--sync", self.id)
         self.desktop.do("windowfocus", "--sync", self.id)

@@ -135,9 +135,14 @@ def window(bench: Bench) -> Iterator[Figure]:
 
 
 def _wall(name: str, bench: Bench, arguments: list[str], target: float, first_line: bool = False) -> Figure:
-    """The median seconds of a command (to its end, or to its first line) over ROUNDS calls, after one to warm up."""
-    seconds = []
+    """The median seconds of a command (to its end, or to its first line) over ROUNDS calls, after one to warm up.
+
+    The seconds of processor time (of the whole command) are told as well: on a busy machine they say what the wall
+    clock would on a quiet one.
+    """
+    seconds, processor = [], []
     for _ in range(1 + ROUNDS):
+        before = os.times()
         began = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *arguments], cwd=ROOT, env=bench.environment(), stdout=subprocess.PIPE, text=True
@@ -150,7 +155,10 @@ def _wall(name: str, bench: Bench, arguments: list[str], target: float, first_li
         assert process.returncode == 0, f"{name} ended with {process.returncode}"
         if not first_line:
             seconds.append(time.perf_counter() - began)
-    return Figure(name, statistics.median(seconds[1:]), "s", target, {"spread": _spread(seconds[1:])})
+        after = os.times()
+        processor.append(after.children_user - before.children_user + after.children_system - before.children_system)
+    detail = {"spread": _spread(seconds[1:]), "processor time": _spread(processor[1:])}
+    return Figure(name, statistics.median(seconds[1:]), "s", target, detail)
 
 
 def _spread(values: list[float]) -> dict[str, float]:

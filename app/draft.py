@@ -80,11 +80,13 @@ class Draft(QObject):
 
     Signals:
         changed(place): a value changed; "" if many did (undo, another file).
+        edited(): the same, without the place.
         checked(): `problems`, `run`, `usable` or `disk` are new; `is_checked` says whether they are complete.
         file_changed(): another run file is edited, or the values were saved in one.
     """
 
     changed = Signal(str)
+    edited = Signal()
     checked = Signal()
     file_changed = Signal()
 
@@ -142,14 +144,15 @@ class Draft(QObject):
         return bool(self.get(place) == self.default(place))
 
     def set(self, place: str, value: Any) -> None:
-        """Change one value; quick edits of one place make one step of undo."""
+        """Change one value; quick edits of one place make one step of undo (not of a list: each folder counts)."""
         value = _plain(value)
         try:
             if places.read(self.values, place) == value and type(places.read(self.values, place)) is type(value):
                 return
         except KeyError:
             pass
-        self._remember(place)
+        is_list_of_tables = isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
+        self._remember(place, merge=not is_list_of_tables)
         places.write(self.values, place, value)
         self._after_change(place)
 
@@ -194,6 +197,7 @@ class Draft(QObject):
         self._save_timer.start()
         self._check_timer.start()
         self.changed.emit(place)
+        self.edited.emit()
 
     # ---- undo ----
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QByteArray, Qt, QTimer
+from PySide6.QtCore import QByteArray, QCoreApplication, QEvent, Qt, QTimer
 from PySide6.QtGui import QAction, QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QApplication,
@@ -61,6 +61,7 @@ class MainWindow(QMainWindow):
         self.setWindowIcon(icons.app_icon())
         self.setMinimumSize(*LEAST)
         self._pages: dict[str, QWidget] = {}
+        self._help_asked = False
         self._history: list[str] = []
         self._place_in_history = -1
         self.page_key = ""
@@ -68,7 +69,7 @@ class MainWindow(QMainWindow):
         self._make_actions()
         self._restore_size()
         self.draft.checked.connect(self._show_marks)
-        self.draft.changed.connect(lambda _: self._show_title())
+        self.draft.edited.connect(self._show_title)
         self.draft.file_changed.connect(self._show_title)
         self.starter.running_changed.connect(self._show_running)
         QApplication.instance().focusChanged.connect(self._on_focus)  # type: ignore[union-attr]
@@ -144,11 +145,13 @@ class MainWindow(QMainWindow):
 
     def rebuild(self) -> None:
         """Put language, theme and scale of the preferences in force and build all widgets again."""
-        apply_look(self.preferences)
         old = self.takeCentralWidget()
-        self._build()
-        if old is not None:
+        if old is not None:  # at once: a style for widgets that are about to go would be work for nothing
             old.deleteLater()
+            QCoreApplication.sendPostedEvents(old, QEvent.Type.DeferredDelete)
+        self._pages = {}
+        apply_look(self.preferences)
+        self._build()
         self._relabel_actions()
         self._adapt_to_width()
         key, self.page_key = self.page_key, ""
@@ -261,13 +264,14 @@ class MainWindow(QMainWindow):
         left = width - SIDEBAR_WIDTH - HELP_WIDTH
         wanted = not self.preferences.folded("help", False)
         is_wizard = PAGES.get(self.page_key) in WIZARD
-        self.help.setVisible(is_wizard and wanted and (left >= 520 or getattr(self, "_help_asked", False)))
+        self.help.setVisible(is_wizard and wanted and (left >= 520 or self._help_asked))
         self.help_button.setVisible(is_wizard)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self._help_asked = False
-        self._adapt_to_width()
+        if self.centralWidget() is not None:
+            self._adapt_to_width()
 
     # ---- actions ----
 

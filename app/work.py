@@ -5,50 +5,65 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
+import os
+import time
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from PySide6.QtCore import QObject, QRunnable, QThreadPool, Signal, Slot
+import shiboken6
+from PySide6.QtCore import QCoreApplication, QObject, Qt, Signal, Slot
+
+THREADS = max(4, os.cpu_count() or 1)
 
 
-class _Signals(QObject):
-    finished = Signal(object, object)  # result, exception or None
+@dataclass(frozen=True)
+class _Question:
+    owner: QObject
+    done: Callable[[Any], None]
+    failed: Callable[[Exception], None] | None
 
 
-class _Task(QRunnable):
-    def __init__(self, work: Callable[[], Any]) -> None:
+class _Bridge(QObject):
+    """Lives on the window's thread for as long as the process: threads hand their answers to it, and to nothing that
+    could be deleted meanwhile."""
+
+    answered = Signal(int, object, object)  # which question, result, exception or None
+
+    def __init__(self) -> None:
         super().__init__()
-        self.signals = _Signals()
-        self._work = work
+        self.open: dict[int, _Question] = {}
+        self.numbers = itertools.count()
+        self.answered.connect(self._deliver, Qt.ConnectionType.QueuedConnection)
 
-    def run(self) -> None:
-        try:
-            result, error = self._work(), None
-        except Exception as caught:  # noqa: BLE001  (handed to the window's thread, where it is raised or handled)
-            result, error = None, caught
-        with contextlib.suppress(RuntimeError):  # the window has gone meanwhile
-            self.signals.finished.emit(result, error)
-
-
-class _Receiver(QObject):
-    """Lives on the window's thread as a child of the owner, so that an answer to a deleted owner goes nowhere."""
-
-    def __init__(self, owner: QObject, done: Callable[[Any], None], failed: Callable[[Exception], None] | None) -> None:
-        super().__init__(owner)
-        self._done, self._failed = done, failed
-        self.task: _Task | None = None
-
-    @Slot(object, object)
-    def take(self, result: Any, error: Exception | None) -> None:
-        self.task = None
-        self.deleteLater()
+    @Slot(int, object, object)
+    def _deliver(self, number: int, result: Any, error: Exception | None) -> None:
+        question = self.open.pop(number)
+        if not shiboken6.isValid(question.owner):
+            return
         if error is None:
-            self._done(result)
-        elif self._failed is not None:
-            self._failed(error)
+            question.done(result)
+        elif question.failed is not None:
+            question.failed(error)
         else:
             raise error
+
+
+@cache
+def _bridge() -> _Bridge:
+    return _Bridge()
+
+
+@cache
+def _pool() -> Executor:
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="window")
+    app = QCoreApplication.instance()
+    if app is not None:
+        app.aboutToQuit.connect(lambda: pool.shutdown(wait=False, cancel_futures=True))
+    return pool
 
 
 def run(
@@ -56,18 +71,33 @@ def run(
     work: Callable[[], Any],
     done: Callable[[Any], None],
     failed: Callable[[Exception], None] | None = None,
-    pool: QThreadPool | None = None,
+    pool: Executor | None = None,
 ) -> None:
-    """Call `work` in a pool thread, then `done(result)` or `failed(error)` on the thread of `owner`.
+    """Call `work` in a pool thread, then `done(result)` or `failed(error)` on the window's thread, which calls this.
 
     Without `failed` an error is raised on the window's thread, where the error hook shows it. If `owner` is deleted
     first, the answer is dropped. `work` must not touch widgets.
     """
-    receiver = _Receiver(owner, done, failed)
-    receiver.task = _Task(work)
-    receiver.task.setAutoDelete(False)
-    receiver.task.signals.finished.connect(receiver.take)
-    (pool or QThreadPool.globalInstance()).start(receiver.task)
+    bridge = _bridge()
+    number = next(bridge.numbers)
+    bridge.open[number] = _Question(owner, done, failed)
+
+    def job() -> None:
+        try:
+            result, error = work(), None
+        except Exception as caught:  # noqa: BLE001  (handed to the window's thread, where it is raised or handled)
+            result, error = None, caught
+        bridge.answered.emit(number, result, error)
+
+    (pool or _pool()).submit(job)
+
+
+def wait_for_all(seconds: float = 10) -> None:
+    """Let the window's thread take answers until none is outstanding (for tests and the window's end)."""
+    end = time.monotonic() + seconds
+    while _bridge().open and time.monotonic() < end:
+        QCoreApplication.processEvents()
+        time.sleep(0.002)
 
 
 class Latest(QObject):

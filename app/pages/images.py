@@ -44,7 +44,7 @@ class ImagesPage(Page):
         self.add(self.tagger)
         self.tagger.hide()
         self.folders.reported.connect(self._show_histogram)
-        self.draft.changed.connect(lambda _: self._follow())
+        self.draft.edited.connect(self._follow)
         self._follow()
         self._show_histogram()
 

@@ -92,7 +92,7 @@ class ModelPage(Page):
         self.add(card)
         self._shown: tuple[str, bool] | None = None
         self._asks = Latest(self, self._show_facts)
-        self.draft.changed.connect(lambda _: self._refresh())
+        self.draft.edited.connect(self._refresh)
         self.draft.file_changed.connect(self._refresh)
         self._refresh()
 

@@ -27,7 +27,7 @@ class RegularizationPage(Page):
         self.card = Card()
         self.card.add(self.form(("regularization",), "regularization"))
         self.add(self.card)
-        self.draft.changed.connect(lambda _: self._follow())
+        self.draft.edited.connect(self._follow)
         self.draft.checked.connect(self._show_steps)
         self._follow()
 

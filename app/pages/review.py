@@ -37,7 +37,7 @@ class ReviewPage(Page):
         self.add(self.summary)
         self.add(self._build_file())
         self.draft.checked.connect(self._refresh)
-        self.draft.changed.connect(lambda _: self._show_file())
+        self.draft.edited.connect(self._show_file)
         self._refresh()
 
     def _build_file(self) -> Card:

@@ -31,7 +31,7 @@ class SchedulerPage(Page):
         self.fields = self.form(("scheduler",), "scheduler")
         card.add(self.fields)
         self.add(card)
-        self.draft.changed.connect(lambda _: self._follow())
+        self.draft.edited.connect(self._follow)
         self.draft.checked.connect(self._follow)
         self._follow()
 

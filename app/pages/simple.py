@@ -56,7 +56,7 @@ class OptimizerPage(Page):
         self.fields = self.form(("optimizer", "training.seed"), "optimizer")
         card.add(self.fields)
         self.add(card)
-        self.draft.changed.connect(lambda _: self._follow())
+        self.draft.edited.connect(self._follow)
         self._follow()
 
     def _follow(self) -> None:

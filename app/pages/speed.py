@@ -46,7 +46,7 @@ class SpeedPage(Page):
         self.fields = self.form(("training.batch_size", "training.accumulation", "speed"), "speed")
         settings.add(self.fields)
         self.add(settings)
-        self.draft.changed.connect(lambda _: self._show_preset())
+        self.draft.edited.connect(self._show_preset)
         context.machine.changed.connect(self._show_machine)
         self._show_preset()
         self._show_machine()

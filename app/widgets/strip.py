@@ -74,7 +74,7 @@ class Strip(QFrame):
         self._stack.addWidget(self._build_running())
         self.setFixedHeight(theme.px(60))
         draft.checked.connect(self.refresh)
-        draft.changed.connect(lambda _: self.refresh())
+        draft.edited.connect(self.refresh)
         self.refresh()
 
     # ---- before a start ----

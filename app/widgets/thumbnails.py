@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PySide6.QtCore import QObject, QRectF, QSize, Qt, QThreadPool, QTimer
+from PySide6.QtCore import QObject, QRectF, QSize, Qt, QTimer
 from PySide6.QtGui import QImage, QImageReader, QPainter, QPainterPath, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
@@ -25,7 +26,7 @@ class Thumbnails(QObject):
         super().__init__(parent)
         self._known: OrderedDict[tuple[str, int], QImage] = OrderedDict()
         self._asked: dict[tuple[str, int], list[Callable[[], object]]] = {}
-        self._pool = QThreadPool(self, maxThreadCount=2)
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="thumbnails")
 
     def get(self, path: Path, height_px: int, arrived: Callable[[], object]) -> QImage | None:
         """The picture if it is there (a null image for one that cannot be read); else `arrived()` is called later."""

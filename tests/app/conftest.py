@@ -5,17 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
-from PySide6.QtCore import QThreadPool
+from PySide6.QtCore import QCoreApplication, QEvent
 from PySide6.QtWidgets import QApplication, QWidget
 
 from app import i18n, theme
 from app.draft import Draft
 from app.main_window import MainWindow, apply_look
 from app.preferences import Preferences
+from app.work import wait_for_all
 
-Wait = Callable[[Callable[[], object]], None]
+
+class Wait(Protocol):
+    def __call__(self, condition: Callable[[], object], seconds: float = 60) -> None: ...
+
 
 
 @pytest.fixture
@@ -24,14 +29,14 @@ def app(qapp: QApplication) -> Iterator[QApplication]:
     i18n.set_language("en")
     theme.apply("light", 100)
     yield qapp
-    QThreadPool.globalInstance().waitForDone(5000)
+    wait_for_all()
 
 
 @pytest.fixture
 def wait(app: QApplication) -> Wait:
-    """`wait(condition)`: let the window work until the condition holds, 20 seconds at most."""
+    """`wait(condition)`: let the window work until the condition holds, a minute at most."""
 
-    def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    def until(condition: Callable[[], object], seconds: float = 60) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, "waited in vain"
@@ -66,6 +71,6 @@ def window(app: QApplication) -> Iterator[MainWindow]:
 def close(widget: QWidget) -> None:
     """Close a window and let its pool finish, so that nothing of it reaches the next test."""
     widget.close()
-    QThreadPool.globalInstance().waitForDone(5000)
+    wait_for_all()
     widget.deleteLater()
-    QApplication.processEvents()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)

@@ -41,6 +41,14 @@ def test_a_written_file_is_read_back_equal(awkward: Path) -> None:
     assert check_values(values)[0] == run
 
 
+def test_an_empty_setting_stays_empty_whatever_its_default() -> None:
+    run = full_run().model_copy(update={"optimizer": Optimizer(text_encoder_rate=None, unet_rate=None)})
+    assert Optimizer().text_encoder_rate is not None
+    read, _ = check_values(parse_toml(to_toml(run), "run.toml"))
+    assert read == run
+    assert "optimizer.learning_rate" in problems_of({**GOOD, "optimizer": {"learning_rate": ""}})
+
+
 def test_relative_paths_start_at_the_file(awkward: Path) -> None:
     write_run(awkward / "run.toml", full_run())
     run = read_run(awkward / "run.toml")
@@ -147,7 +155,7 @@ def test_what_cannot_work_together_is_refused(values: dict, place: str) -> None:
     [
         ({"network": {"rank": 256, "alpha": 1.0}}, "network.rank"),
         ({"network": {"rank": 4}}, "network.alpha"),
-        ({"optimizer": {"name": "Prodigy"}}, "optimizer.learning_rate"),
+        ({"optimizer": {"name": "Prodigy", "text_encoder_rate": ""}}, "optimizer.learning_rate"),
         ({"optimizer": {"name": "Lion", "learning_rate": 1e-3}}, "optimizer.learning_rate"),
         ({"optimizer": {"learning_rate": 0.1}}, "optimizer.learning_rate"),
         ({"optimizer": {"learning_rate": 0.0, "text_encoder_rate": 0.0}}, "optimizer.learning_rate"),

@@ -89,17 +89,26 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _lists_are_tuples(cls, values: Any) -> Any:
-        """TOML gives lists where the frozen schema holds tuples; nothing else is converted."""
+    def _from_toml(cls, values: Any) -> Any:
+        """TOML has lists where the frozen schema holds tuples, and "" where it holds None; nothing else is converted."""
         if not isinstance(values, Mapping):
             return values
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        empty = {key for key, field in cls.model_fields.items() if values.get(key) == "" and may_be_empty(field)}
+        return {
+            key: None if key in empty else tuple(value) if isinstance(value, list) else value
+            for key, value in values.items()
+        }
 
 
 def settings_of(section: type[BaseModel]) -> Iterator[tuple[str, FieldInfo, Info]]:
     """Each setting of a section in order: its key, pydantic's field, and its `Info`."""
     for key, field in section.model_fields.items():
         yield key, field, info_of(field)
+
+
+def may_be_empty(field: FieldInfo) -> bool:
+    """Whether a setting may hold None, which the file writes as "" (or leaves out where None is the default)."""
+    return type(None) in typing.get_args(field.annotation)
 
 
 def plain_type(field: FieldInfo) -> type:

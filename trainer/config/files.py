@@ -94,8 +94,8 @@ def _plain_lines(section: Section, comments: bool) -> Iterator[str]:
         if comments:
             choices = f" One of: {', '.join(str(choice.value) for choice in info.choices)}." if info.choices else ""
             yield from textwrap.wrap(f"{info.help}{choices}", _WIDTH, initial_indent="# ", subsequent_indent="# ")
-        if value is not None:
-            yield _assignment(key, value)
+        if value is not None or field.default is not None:
+            yield _assignment(key, "" if value is None else value)
         elif comments:
             yield f"# {key} ="
 

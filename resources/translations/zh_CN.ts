@@ -2408,7 +2408,7 @@
   </message>
   <message>
    <source>Min-SNR gamma</source>
-   <translation>Min-SNR γ</translation>
+   <translation>Min-SNR γ 值</translation>
   </message>
   <message>
    <source>Mirror</source>

@@ -281,9 +281,8 @@ class SizeEditor(TextEditor):
     """A size such as "512" (a square) or "768, 512" (width, height)."""
 
     def __init__(self) -> None:
-        super().__init__(placeholder="512")
-        self.edit.setFixedWidth(theme.px(160))
-        self.line.addWidget(label(tr("such as 512 or 768, 512"), "small"))
+        super().__init__(placeholder=tr("such as 512 or 768, 512"))
+        self.edit.setMaximumWidth(theme.px(160))
         self.line.addStretch(1)
 
     def value(self) -> Any:
@@ -450,7 +449,7 @@ class DeviceEditor(Editor):
     def __init__(self) -> None:
         super().__init__()
         self.box = QComboBox(editable=True, insertPolicy=QComboBox.InsertPolicy.NoInsert)
-        self.box.setMinimumWidth(theme.px(240))
+        self.box.setMinimumWidth(theme.px(200))
         ignore_wheel(self.box)
         self.box.addItem(tr("Automatic"), "auto")
         self.box.addItem(tr("CPU"), "cpu")

@@ -43,7 +43,7 @@ class PathEditor(Editor):
         self._files, self._folders, self._pattern = files, folders, pattern
         self.edit = _DropLine(placeholderText=placeholder, clearButtonEnabled=True)
         self.edit.setAcceptDrops(True)
-        self.edit.setMinimumWidth(theme.px(160))
+        self.edit.setMinimumWidth(theme.px(112))
         self.edit.textEdited.connect(lambda _: self.edited.emit(self.value()))
         self.edit.textChanged.connect(self._on_cleared)
         self.line.addWidget(self.edit, 1)

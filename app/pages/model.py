@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from app import theme
 from app.i18n import tr, translate_message
 from app.pages.base import Context, Page
 from app.path_editor import choose_path
 from app.widgets.basics import Card, ElidedLabel, Invitation, clear, label, set_role
+from app.widgets.flow import FlowLayout
 from app.words import size_words
 from app.work import Latest
 from trainer.models.header import FAMILY_TITLES, ModelFacts, base_problem, inspect_file
@@ -31,11 +32,11 @@ class ModelCard(Card):
         self.name = ElidedLabel("", "heading")
         self.summary = label("", wrap=True)
         self.problem = label("", "problem", wrap=True)
-        self.chips = QHBoxLayout()
-        self.chips.setSpacing(theme.px(6))
+        self.chips = QWidget()
+        self._chips = FlowLayout(self.chips, theme.px(6))
         for widget in (self.name, self.summary, self.problem):
             texts.addWidget(widget)
-        texts.addLayout(self.chips)
+        texts.addWidget(self.chips)
         line.addLayout(texts, 1)
         self.body.addLayout(line)
 
@@ -50,10 +51,10 @@ class ModelCard(Card):
         role = "good" if problem is None else "problem"
         self.sign.setPixmap(theme.pixmap("circle-check" if problem is None else "circle-x", role, 28))
         set_role(self.summary, "" if problem is None else "muted")
-        clear(self.chips)
+        clear(self._chips)
         for text in chips_of(facts):
-            self.chips.addWidget(label(text, "chip"))
-        self.chips.addStretch(1)
+            self._chips.addWidget(label(text, "chip"))
+        self.chips.updateGeometry()
 
 
 def chips_of(facts: ModelFacts) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +38,10 @@ class Question:
     images: Images
 
 
-def describe(question: Question) -> FolderReport:
-    """Look through one folder. Any thread."""
+def describe(
+    question: Question, *, verify: bool = False, should_stop: Callable[[], bool] = lambda: False
+) -> FolderReport:
+    """Look through one folder; with `verify` every picture is decoded, which also finds those cut short. Any thread."""
     from trainer.check import bucketing
     from trainer.data.report import describe_folder
 
@@ -51,6 +55,8 @@ def describe(question: Question) -> FolderReport:
         bucketing=rules,
         caption_extension=question.images.caption_extension,
         smallest_side=question.images.smallest_side,
+        verify=verify,
+        should_stop=should_stop,
     )
 
 
@@ -72,7 +78,8 @@ class FolderCard(Card):
         self._is_reg = section == "regularization"
         self.report: FolderReport | None = None
         self._question: Question | None = None
-        self._asks = Latest(self, self._take)
+        self._asks = Latest(self, self._take_first)
+        self._second_looks = Latest(self, self._take_second)
         self._timer = QTimer(self, singleShot=True, interval=150)
         self._timer.timeout.connect(self._ask)
         self._build()
@@ -170,6 +177,21 @@ class FolderCard(Card):
             if self.report is None:
                 self.counts.setText(tr("Looking…"))
             self._asks.ask(lambda: describe(question))
+
+    def _take_first(self, report: FolderReport) -> None:
+        """Headers told this; whether the pixels are whole takes longer and is looked at next."""
+        self._take(report)
+        question = self._question
+        if question is not None and report.num_pictures:
+            outdated = partial(self._is_outdated, question)
+            self._second_looks.ask(lambda: describe(question, verify=True, should_stop=outdated))
+
+    def _is_outdated(self, question: Question) -> bool:
+        return self._question is not question
+
+    def _take_second(self, report: FolderReport) -> None:
+        if self.report is not None and report.skipped != self.report.skipped and report.is_complete:
+            self._take(report)
 
     def _take(self, report: FolderReport) -> None:
         self.report = report

@@ -121,7 +121,7 @@ class Sidebar(QFrame):
         outer.addLayout(top)
         self._group = QButtonGroup(self, exclusive=True)
         self.buttons: dict[str, SideButton] = {}
-        scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
+        self._scroll = scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         inside = QWidget(objectName="Column")
@@ -151,6 +151,7 @@ class Sidebar(QFrame):
 
     def set_current(self, key: str) -> None:
         self.buttons[key].setChecked(True)
+        self._scroll.ensureWidgetVisible(self.buttons[key])
 
     def set_marks(self, marks: Mapping[str, str]) -> None:
         for key, mark in marks.items():
@@ -159,6 +160,8 @@ class Sidebar(QFrame):
     def set_narrow(self, narrow: bool) -> None:
         """Icons alone, where the window is small or the scale large."""
         self.setFixedWidth(theme.px(NARROW if narrow else WIDTH))
+        policy = Qt.ScrollBarPolicy.ScrollBarAlwaysOff if narrow else Qt.ScrollBarPolicy.ScrollBarAsNeeded
+        self._scroll.setVerticalScrollBarPolicy(policy)  # a bar would cover the icons; wheel and keys still scroll
         self._name.setVisible(not narrow)
         for heading in self._headings:
             heading.setVisible(not narrow)

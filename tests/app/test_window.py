@@ -115,6 +115,8 @@ def cut_on(window: MainWindow, key: str, app: QApplication) -> list[str]:
     found = []
     page = window._pages[key]
     frame = [*window.sidebar.findChildren(QWidget), *window.strip.findChildren(QWidget), *window.help.findChildren(QWidget)]
+    if isinstance(page, Page) and page.widget().width() > page.viewport().width():
+        found.append(f"the page is {page.widget().width()} wide and has room for {page.viewport().width()}")
     for widget in [*page.findChildren(QWidget), *frame]:
         if widget.isVisibleTo(window) and (text := lacks_room(widget)):
             found.append(f"{type(widget).__name__} {text!r} {widget.width()}×{widget.height()}")

@@ -51,6 +51,18 @@ def test_a_folder_says_what_is_in_it_and_what_is_left_out(window: MainWindow, aw
     wait(lambda: window.draft.disk.index is not None)
 
 
+def test_a_picture_cut_short_is_found_by_the_second_look(window: MainWindow, tmp_path: Path, wait: Wait) -> None:
+    folder = kohya_folder(tmp_path)
+    whole = folder / "whole.png"
+    Image.effect_noise((512, 512), 90).save(whole)
+    (folder / "cut.png").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    page = images_page(window)
+    page.folders.add_paths([str(folder)])
+    card = page.folders.cards[0]
+    wait(lambda: "cut.png is left out" in texts_of(card))
+    assert "4 pictures × 10 repeats" in texts_of(card)
+
+
 def test_repeats_and_the_switch_change_the_run(window: MainWindow, tmp_path: Path, wait: Wait) -> None:
     page = images_page(window)
     page.folders.add_paths([str(kohya_folder(tmp_path))])

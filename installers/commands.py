@@ -106,7 +106,7 @@ def run_tests(host: Host, root: Path, rest: list[str]) -> int:
         "ruff": [python, "-P", "-m", "ruff", "check", "."],
         "import-linter": [Places(root).program("lint-imports")],
         "mypy": [python, "-P", "-m", "mypy"],
-        "pytest": [python, "-P", "-m", "pytest", "-n", "2", *rest],
+        "pytest": [python, "-P", "-m", "pytest", "-n", "2", "--dist", "worksteal", *rest],
     }
     failed = []
     for name, command in checks.items():

@@ -58,7 +58,7 @@ def test_test_runs_every_check_even_if_one_fails_and_pytest_last(ready: FakeHost
         "mypy",
         "pytest",
     ]
-    assert ready.commands[-1][-4:] == ["-n", "2", "-k", "this"]
+    assert ready.commands[-1][-6:] == ["-n", "2", "--dist", "worksteal", "-k", "this"]
     assert ready.told[-1] == "Failed: mypy"
     assert ready.folders == [root] * 4
     assert ready.environs[-1]["QT_QPA_PLATFORM"] == "offscreen"

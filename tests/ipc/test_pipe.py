@@ -40,6 +40,8 @@ def numbers(link: Link, until: int, seconds: float = 10.0) -> list[int]:
                 found += [int(row[0] or 0) for row in content.rows]
             elif isinstance(content, Record):
                 found.append(content.number)
+            if found and found[-1] >= until:  # the worker may hang up right behind it
+                return found
     return found
 
 

@@ -26,6 +26,7 @@ from app.i18n import tr, translate_message
 from app.pages.base import BannerPlace
 from app.preferences import Preferences
 from app.widgets.basics import Banner, Card, ElidedLabel, Fold, Invitation, button, clear, row
+from app.widgets.flow import FlowLayout
 from app.widgets.run_figures import state_words
 
 if TYPE_CHECKING:
@@ -145,8 +146,10 @@ class RunPage(QWidget):
         first = row(self.title, self.chooser)
         first.setStretch(0, 1)
         both.addLayout(first)
-        active = (self.pause, self.save, self.sample, self.prompts)
-        both.addLayout(row(*active, self.resume, self.longer, None, self.stop, self.abort))
+        flow = FlowLayout(None, theme.px(theme.SPACE))
+        for made in (self.pause, self.save, self.sample, self.prompts, self.resume, self.longer, self.stop, self.abort):
+            flow.addWidget(made)
+        both.addLayout(flow)
         return both
 
     def _build_log(self) -> QWidget:

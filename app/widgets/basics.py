@@ -138,8 +138,22 @@ class Banner(QFrame):
         line.addWidget(sign, 0, Qt.AlignmentFlag.AlignTop)
         self.text = label(text, wrap=True)
         line.addWidget(self.text, 1)
-        for name, action in actions:
-            line.addWidget(button(name, action))
+        if actions:
+            line.addWidget(_flowing([button(name, action) for name, action in actions]))
+
+
+def _flowing(buttons: Sequence[QPushButton]) -> QWidget:
+    """Buttons side by side, or one below the other where it is narrow."""
+    from app.widgets.flow import FlowLayout
+
+    made = QWidget()
+    policy = QSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
+    policy.setHeightForWidth(True)
+    made.setSizePolicy(policy)
+    flow = FlowLayout(made, theme.px(theme.SPACE))
+    for entry in buttons:
+        flow.addWidget(entry)
+    return made
 
 
 class Fold(QWidget):

@@ -6,14 +6,15 @@ import math
 
 import numpy as np
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QButtonGroup, QHBoxLayout, QSlider, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QButtonGroup, QLayout, QSlider, QVBoxLayout, QWidget
 
 from app import theme
 from app.editors import Switch
 from app.i18n import tr
 from app.journal import LOSS, MAX_RATES, ROW_COLUMNS, STEP, Floats, History, epoch_at, smoothed
 from app.preferences import Preferences
-from app.widgets.basics import button, label, row, set_role
+from app.widgets.basics import button, label, set_role
+from app.widgets.flow import FlowLayout
 from app.widgets.plot import Curve, Plot
 
 SMOOTHING = "plot_smoothing"  # preference: 0 to 100
@@ -32,7 +33,7 @@ class LossPlot(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(theme.px(theme.SPACE))
         self.plot = Plot(tr("Loss over the steps"))
-        self.readout = label("", "small")
+        self.readout = label("", "small", wrap=True)
         column.addLayout(self._build_controls())
         column.addWidget(self.plot, 1)
         column.addWidget(self.readout)
@@ -40,7 +41,7 @@ class LossPlot(QWidget):
         self.plot.set_log_scale(self.log_switch.isChecked())
         self._on_pointed(math.nan)
 
-    def _build_controls(self) -> QHBoxLayout:
+    def _build_controls(self) -> QLayout:
         self.loss_button = button(tr("Loss"), self.refresh, role="flat")
         self.rate_button = button(tr("Learning rate"), self.refresh, role="flat")
         self._which = QButtonGroup(self, exclusive=True)
@@ -58,7 +59,10 @@ class LossPlot(QWidget):
         self.log_switch.setChecked(bool(self._preferences.get("plot_log", False)))
         self.log_switch.toggled.connect(self._on_log)
         self.smoothing_name = label(tr("Smoothing"), "small")
-        return row(self.loss_button, self.rate_button, None, self.smoothing_name, self.smoothing, self.log_switch)
+        flow = FlowLayout(None, theme.px(theme.SPACE))
+        for widget in (self.loss_button, self.rate_button, self.smoothing_name, self.smoothing, self.log_switch):
+            flow.addWidget(widget)
+        return flow
 
     @property
     def weight(self) -> float:

@@ -45,7 +45,7 @@ class RunPictures(Card):
         self.area.setMinimumHeight(theme.px(LARGE + 32))
         self.area.viewport().setAutoFillBackground(False)
         self.area.horizontalScrollBar().valueChanged.connect(lambda _: self.grid.update())
-        self.hint = label(tr("Click a picture to see it beside the one before training."), "small")
+        self.hint = label(tr("Click a picture to see it beside the one before training."), "small", wrap=True)
         right = QVBoxLayout()
         right.addWidget(self.area, 1)
         right.addWidget(self.hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from PySide6.QtCore import QRect, QSize, Qt, Signal
+from PySide6.QtCore import QRect, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QButtonGroup, QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
@@ -151,7 +151,8 @@ class Sidebar(QFrame):
 
     def set_current(self, key: str) -> None:
         self.buttons[key].setChecked(True)
-        self._scroll.ensureWidgetVisible(self.buttons[key])
+        made = self.buttons[key]
+        QTimer.singleShot(0, made, lambda: self._scroll.ensureWidgetVisible(made, 0, made.height() // 2))
 
     def set_marks(self, marks: Mapping[str, str]) -> None:
         for key, mark in marks.items():

@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
     QLabel,
     QLineEdit,
     QPlainTextEdit,
+    QScrollArea,
     QWidget,
 )
 
@@ -28,6 +29,7 @@ from app.pages import PAGES, WIZARD, page_of
 from app.pages.base import Page
 from app.preferences import Preferences
 from app.widgets.basics import ElidedLabel
+from app.widgets.sample_grid import SampleGrid
 from app.widgets.sidebar import SideButton
 from tests.app.conftest import Wait, close
 from trainer.config.fields import item_section, settings_of
@@ -115,8 +117,12 @@ def cut_on(window: MainWindow, key: str, app: QApplication) -> list[str]:
     found = []
     page = window._pages[key]
     frame = [*window.sidebar.findChildren(QWidget), *window.strip.findChildren(QWidget), *window.help.findChildren(QWidget)]
-    if isinstance(page, Page) and page.widget().width() > page.viewport().width():
-        found.append(f"the page is {page.widget().width()} wide and has room for {page.viewport().width()}")
+    areas = [page] if isinstance(page, Page) else [area for area in page.findChildren(QScrollArea) if area.isVisible()]
+    for area in areas:
+        if area.horizontalScrollBarPolicy() == Qt.ScrollBarPolicy.ScrollBarAlwaysOff or key == "run":
+            wide, room = area.widget().width(), area.viewport().width()
+            if wide > room and not isinstance(area.widget(), SampleGrid):
+                found.append(f"{area.widget().objectName()} is {wide} wide and has room for {room}")
     for widget in [*page.findChildren(QWidget), *frame]:
         if widget.isVisibleTo(window) and (text := lacks_room(widget)):
             found.append(f"{type(widget).__name__} {text!r} {widget.width()}×{widget.height()}")

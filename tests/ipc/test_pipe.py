@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from trainer.ipc import events, pipe
-from trainer.ipc.events import Command
+from trainer.ipc.events import COMMANDS, Command
 from trainer.ipc.journal import Record, Rows
-from trainer.ipc.pipe import Link, Picture, connect
+from trainer.ipc.pipe import Link, Picture, connect, send
 from trainer.ipc.runfolder import RunFolder, create
 from trainer.ipc.station import Station
 
@@ -174,6 +174,15 @@ def test_closing_lets_windows_have_everything_and_leaves_nothing_behind(tmp_path
     with pytest.raises(OSError, match="no worker answers"):
         connect(station.folder, 0)
     link.close()
+
+
+def test_commands_of_one_sender_keep_their_order(tmp_path: Path) -> None:
+    station = Station(create(tmp_path, "a"))
+    names = [COMMANDS[number % len(COMMANDS)] for number in range(40)]
+    for name in names:
+        send(station.folder, Command(name))
+    assert [command.name for command in station.poll()] == names
+    station.close()
 
 
 def test_a_pipe_of_a_dead_worker_answers_at_once(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from trainer.ipc.runfolder import RunFolder
 
 PICTURE = b"\x89picture\n"
 HANDSHAKE_S = 5.0
+HEARD = b'{"event":"heard"}'  # the answer to a command that asked for one; no event of the journal
 QUEUE_FRAMES = 2000
 MAX_COMMAND_BYTES = 1 << 20
 
@@ -120,7 +121,7 @@ class Server:
             self._clients.append(client)
         client.writer.start()
         try:
-            self._listen(connection)
+            self._listen(client)
         finally:
             with self._lock:
                 self._clients.remove(client)
@@ -128,12 +129,15 @@ class Server:
             client.writer.join()
             connection.close()
 
-    def _listen(self, connection: Connection) -> None:
+    def _listen(self, client: _Served) -> None:
         with contextlib.suppress(*_CONNECTION_ERRORS):
             while True:
-                command = _command(_received(connection))
+                data = _received(client.connection)
+                command = _command(data)
                 if command is not None:
                     self._on_command(command)
+                if data.get("answer"):
+                    client.put(0, HEARD, b"")
 
 
 class _Served:
@@ -170,7 +174,9 @@ class _Served:
                 self._send(*frame)
 
     def _send(self, number: int, line: bytes, picture: bytes) -> None:
-        if number > self._last:
+        if line == HEARD:
+            self.connection.send_bytes(line)
+        elif number > self._last:
             self.connection.send_bytes(line)
             self._last = number
         if picture:
@@ -195,13 +201,18 @@ class Link:
         self._connection = connection
         self._sending = threading.Lock()
 
-    def send(self, command: Command) -> None:
-        """Ask the worker for something.
+    def send(self, command: Command, *, answer: bool = False) -> None:
+        """Ask the worker for something. With `answer` it says when it has heard: see `wait_until_heard`.
 
         Raises:
             OSError: if it has gone.
         """
-        self._send({"command": command.name, "prompts": list(command.prompts)})
+        self._send({"command": command.name, "prompts": list(command.prompts), "answer": answer})
+
+    def wait_until_heard(self) -> None:
+        """Read on until the worker has heard a command that was sent with `answer`. Raises OSError, EOFError."""
+        while self._connection.recv_bytes() != HEARD:
+            pass
 
     def receive(self, wait_s: float) -> Iterator[Content]:
         """What has come within `wait_s`, possibly nothing; ends as soon as nothing more is waiting.
@@ -252,10 +263,19 @@ def connect(folder: RunFolder, since: int, wait_s: float = HANDSHAKE_S) -> Link:
 
 
 def send(folder: RunFolder, command: Command) -> None:
-    """Send one command to the worker of a run, and hang up. Raises as `connect`."""
+    """Send one command to the worker of a run, and hang up when it has been heard: commands keep their order.
+
+    Raises as `connect`.
+    """
     link = connect(folder, since=1 << 62)
-    link.send(command)
-    link.close()
+    try:
+        with _deadline(link._connection, HANDSHAKE_S):
+            link.send(command, answer=True)
+            link.wait_until_heard()
+    except _CONNECTION_ERRORS as error:
+        raise ConnectionError(f"no worker answers in {folder.path}") from error
+    finally:
+        link.close()
 
 
 def _decoded(data: bytes) -> Content | None:

@@ -137,9 +137,15 @@ class AppWindow:
         self.process.wait(10)
 
     def close(self) -> None:
-        self.keys("ctrl+q")
+        """Ctrl+Q; if it says that training goes on (once, and only if it does), read that and press Return."""
+        self.desktop.do("windowactivate", "--sync", self.id)
+        self.desktop.do("key", "--clearmodifiers", "ctrl+q")
         try:
-            self.process.wait(10)
+            self.process.wait(8)
+        except subprocess.TimeoutExpired:
+            self.desktop.do("key", "--clearmodifiers", "Return")
+        try:
+            self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(10)

@@ -20,6 +20,16 @@ def count_words(number: int) -> str:
     return f"{number:,}"
 
 
+def part_words(part: str) -> str:
+    """A part of the model that learns, as people call it."""
+    words = {
+        "unet": tr("UNet"),
+        "text_encoder": tr("text encoder"),
+        "text_encoder_2": tr("second text encoder"),
+    }
+    return words.get(part, part)
+
+
 def time_words(seconds: float) -> str:
     """ "45 s", "12 min", "3 h 05 min"."""
     whole = round(seconds)

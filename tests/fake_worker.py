@@ -35,7 +35,7 @@ def train(job: worker.Job) -> events.Done:
     station.report(events.Stage("loading"))
     me = station.status
     station.report(events.Hello(1, me.pid, me.started, step, total, 4, total // 4, "fake", job.changes))
-    station.report(events.Plan(total, total // 4, 4, 10, 0, 1, 1))
+    station.report(events.Plan(total, total // 4, 4, 10, 0, 1, 1, ("unet", "text_encoder")))
     if step == 0:
         sample(job, 0)
     station.report(events.Stage("training"))

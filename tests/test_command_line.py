@@ -133,7 +133,7 @@ class Screen:
 
 EVENTS: list[events.Event] = [
     events.Stage("loading"),
-    events.Hello(1, 1, 0.0, 0, 4, 2, 2, "cpu", ("training: 1 epochs → 2 epochs",)),
+    events.Hello(1, 1, 0.0, 0, 4, 2, 2, "cpu", (say("Now {n} epochs.", n=2),)),
     events.Warning_(say("One picture is broken."), say("Look at it.")),
     *(events.Step(step, 1, 0.5, (1e-4,), 0.25) for step in range(1, 5)),
     events.Saved("checkpoint", 4, 2, "checkpoints/a.safetensors"),
@@ -146,6 +146,7 @@ def test_the_terminal_says_what_the_window_shows() -> None:
     for number, event in enumerate(EVENTS, 1):
         terminal(Record(number, 0.0, event))
     assert "Loading the base model" in screen.text
+    assert "Changed since the run began: Now 2 epochs.\n" in screen.text
     assert "Note: One picture is broken. Look at it." in screen.text
     assert "100%  step 4/4  epoch 1  loss 0.5000  0.25 s/step  0 s left\n" in screen.text
     assert screen.text.endswith("Saved checkpoints/a.safetensors\n")

@@ -246,6 +246,15 @@ def test_a_run_can_be_ended_while_it_is_built(model: Path, pictures: Path, tmp_p
         build_run(tiny_run(model, pictures), tmp_path, Recorder(), Orders(Script({2: [Command(name)]})))
 
 
+@pytest.mark.parametrize(("train", "names"), [("text_encoder", ("text_encoder",)), ("both", ("unet", "text_encoder"))])
+def test_rates_are_named_after_the_parts_that_learn(
+    model: Path, pictures: Path, tmp_path: Path, train: str, names: tuple[str, ...]
+) -> None:
+    built = build_run(tiny_run(model, pictures, network={"train": train}), tmp_path, Recorder(), Orders(Script()))
+    built.close()
+    assert built.rates == names and len(built.parts.stepper.rates()) == len(names)
+
+
 def test_stop_saves_a_file_that_the_run_goes_on_from(model: Path, pictures: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     done, _ = go(tiny_run(model, pictures), tmp_path, AfterStep(recorder, 3, Command("stop")), recorder)

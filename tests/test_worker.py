@@ -154,7 +154,9 @@ def test_a_run_that_is_alive_is_not_resumed_twice(start: Start, folder: RunFolde
 
 def test_more_epochs_is_a_change_in_the_journal_and_in_the_run_file(start: Start, folder: RunFolder) -> None:
     assert start(folder, "--epochs", "12", seconds=0).wait(30) == 0
-    assert reported(folder, events.Hello)[0].changes == ("training: 10 epochs → 12 epochs",)
+    assert reported(folder, events.Hello)[0].changes == (
+        say("The length was {before} epochs and is now {after} epochs.", before=10, after=12),
+    )
     assert read_run(folder.run_file).training.epochs == 12
 
 

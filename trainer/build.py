@@ -65,10 +65,14 @@ HASH_PATIENCE_S = 60.0  # for the base model's hash, when the final file is writ
 
 @dataclass(frozen=True)
 class Built:
-    """A run ready to train: its parts, its length, its device for people, and what lets everything go at the end."""
+    """A run ready to train: its parts, its length, its device for people, and what lets everything go at the end.
+
+    `rates` says what the learning rates of a step belong to ("unet", …).
+    """
 
     parts: Parts
     plan: StepPlan
+    rates: tuple[str, ...]
     device: str
     close: Callable[[], None]
 
@@ -189,7 +193,7 @@ class _Builder:
             previews=previews,
             memory_advice=memory_advice(run),
         )
-        return Built(parts, plan, describe_device(self.device), self.close)
+        return Built(parts, plan, stepper.names, describe_device(self.device), self.close)
 
     # --- pictures ---
 

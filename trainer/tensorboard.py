@@ -16,13 +16,16 @@ class TensorBoard:
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), flush_secs=10)
+        self._rates: tuple[str, ...] = ()
 
     def __call__(self, record: Record) -> None:
         match record.event:
+            case events.Plan() as plan:
+                self._rates = plan.rates
             case events.Step() as step:
                 self._writer.add_scalar("loss", step.loss, step.step, record.time)
                 self._writer.add_scalar("seconds", step.seconds, step.step, record.time)
-                for number, rate in enumerate(step.rates):
-                    self._writer.add_scalar(f"rate/{number}", rate, step.step, record.time)
+                for name, rate in zip(self._rates, step.rates, strict=True):
+                    self._writer.add_scalar(f"rate/{name}", rate, step.step, record.time)
             case events.Done() | events.Failed():
                 self._writer.close()

@@ -53,4 +53,5 @@ def _announce(job: Job, built: Built) -> None:
         )
     )
     images = plan.num_train, plan.num_class
-    job.station.report(events.Plan(plan.total_steps, steps, epochs, *images, plan.batch_size, plan.accumulation))
+    rates = built.rates
+    job.station.report(events.Plan(plan.total_steps, steps, epochs, *images, plan.batch_size, plan.accumulation, rates))

@@ -37,7 +37,7 @@ class Job:
     run: RunFile
     folder: RunFolder
     station: Station
-    changes: tuple[str, ...] = ()
+    changes: tuple[Message, ...] = ()
 
 
 Train = Callable[[Job], events.Done]
@@ -191,13 +191,17 @@ def _signals_are_commands(station: Station) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _with_epochs(run: RunFile, epochs: int | None) -> tuple[RunFile, tuple[str, ...]]:
+def _with_epochs(run: RunFile, epochs: int | None) -> tuple[RunFile, tuple[Message, ...]]:
     """The run with a new length in epochs, and the change as the journal has it."""
-    if epochs is None or (epochs == run.training.epochs and run.training.steps is None):
+    before = run.training
+    if epochs is None or (epochs == before.epochs and before.steps is None):
         return run, ()
-    before = f"{run.training.epochs} epochs" if run.training.steps is None else f"{run.training.steps} steps"
-    training = run.training.model_copy(update={"epochs": epochs, "steps": None})
-    return run.model_copy(update={"training": training}), (f"training: {before} → {epochs} epochs",)
+    if before.steps is None:
+        change = say("The length was {before} epochs and is now {after} epochs.", before=before.epochs, after=epochs)
+    else:
+        change = say("The length was {before} steps and is now {after} epochs.", before=before.steps, after=epochs)
+    training = before.model_copy(update={"epochs": epochs, "steps": None})
+    return run.model_copy(update={"training": training}), (change,)
 
 
 def _export(run: RunFile, folder: RunFolder, station: Station, ending: events.Done) -> None:

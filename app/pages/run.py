@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 
 from app import theme, work
 from app.errors import copy_text, describe
-from app.i18n import tr, translate_message
+from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace
 from app.preferences import Preferences
 from app.widgets.basics import Banner, Card, ElidedLabel, Fold, Invitation, button, clear, row
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DRAW_MS = 100  # the page is renewed at most ten times a second
 LOG_MS = 2000
+SHOWN_REMARKS = 3
 
 
 class RunPage(QWidget):
@@ -57,7 +58,7 @@ class RunPage(QWidget):
         self._log_timer = QTimer(self, interval=LOG_MS)
         self._log_timer.timeout.connect(self._read_log)
         self._shown_state = ""
-        self._num_warnings = -1
+        self._num_remarks = -1
         runs.progressed.connect(self._schedule)
         runs.current_changed.connect(self._on_run_changed)
         runs.start_failed.connect(self._on_start_failed)
@@ -96,11 +97,11 @@ class RunPage(QWidget):
         column.setSpacing(theme.px(2 * theme.SPACE))
         column.addLayout(self._build_title())
         self.banner = BannerPlace()
-        self.warnings = QWidget()
-        self._warning_lines = QVBoxLayout(self.warnings)
-        self._warning_lines.setContentsMargins(0, 0, 0, 0)
+        self.remarks = QWidget()
+        self._remark_lines = QVBoxLayout(self.remarks)
+        self._remark_lines.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.banner)
-        column.addWidget(self.warnings)
+        column.addWidget(self.remarks)
         self.figures = RunFigures()
         self.plot = LossPlot(self.preferences)
         plot_card = Card()
@@ -166,7 +167,7 @@ class RunPage(QWidget):
     # ---- showing ----
 
     def _on_run_changed(self) -> None:
-        self._shown_state, self._num_warnings = "", -1
+        self._shown_state, self._num_remarks = "", -1
         self.log.clear()
         self._stack.setCurrentIndex(0 if self.run is None else 1)
         if self.run is not None:
@@ -194,7 +195,7 @@ class RunPage(QWidget):
         self.pictures.refresh()
         self.files.show_run(run)
         self._show_buttons(run)
-        self._show_warnings(run)
+        self._show_remarks(run)
         if run.state != self._shown_state:
             self._shown_state = run.state
             self._show_banner(run)
@@ -213,17 +214,19 @@ class RunPage(QWidget):
         self.pause.setText(tr("Go on") if paused else tr("Pause"))
         self.pause.setIcon(theme.icon("play" if paused else "pause"))
 
-    def _show_warnings(self, run: Run) -> None:
-        warnings = run.history.warnings
-        if len(warnings) == self._num_warnings:
+    def _show_remarks(self, run: Run) -> None:
+        """The last warnings, and with which other settings the run went on."""
+        warnings, changes = run.history.warnings, run.history.changes
+        if len(warnings) + len(changes) == self._num_remarks:
             return
-        self._num_warnings = len(warnings)
-        clear(self._warning_lines)
-        unique = list({translate_message(warning.what): warning for warning in warnings}.items())
-        for what, warning in unique[-3:]:
-            text = f"{what} {translate_message(warning.todo)}".strip()
-            self._warning_lines.addWidget(Banner(text, "warning"))
-        self.warnings.setVisible(bool(warnings))
+        self._num_remarks = len(warnings) + len(changes)
+        clear(self._remark_lines)
+        texts = dict.fromkeys(joined(translate_message(one.what), translate_message(one.todo)) for one in warnings)
+        for text in list(texts)[-SHOWN_REMARKS:]:
+            self._remark_lines.addWidget(Banner(text, "warning"))
+        for change in changes[-1:]:
+            self._remark_lines.addWidget(Banner(translate_message(change), "info"))
+        self.remarks.setVisible(self._num_remarks > 0)
 
     def _show_banner(self, run: Run) -> None:
         """What a run that is over has to say, and what to do next."""
@@ -232,9 +235,9 @@ class RunPage(QWidget):
         folder = (tr("Open the folder"), lambda: self.files.open_folder.click())
         log = (tr("Show the log"), lambda: self.log_fold.set_open(True))
         if run.state == "failed" and history.failed is not None:
-            parts = [translate_message(history.failed.what), translate_message(history.failed.todo)]
+            text = joined(translate_message(history.failed.what), translate_message(history.failed.todo))
             actions = [(tr("Try again"), self._resume), log, report]
-            self.banner.show_banner(" ".join(part for part in parts if part), "problem", actions)
+            self.banner.show_banner(text, "problem", actions)
         elif run.state == "died":
             self.banner.show_banner(tr("Looking at what happened…"), "problem", [])
             work.run(self, run.folder.log_tail, lambda tail: self._show_death(run, tail))
@@ -258,7 +261,8 @@ class RunPage(QWidget):
             (tr("Show the log"), lambda: self.log_fold.set_open(True)),
             (tr("Copy report"), self.copy_report),
         ]
-        self.banner.show_banner("\n".join(part for part in (f"{what} {todo}", lines) if part), "problem", actions)
+        text = "\n".join(part for part in (joined(what, todo), lines) if part)
+        self.banner.show_banner(text, "problem", actions)
 
     # ---- commands ----
 
@@ -329,9 +333,8 @@ class RunPage(QWidget):
         self.banner.show_banner(text, "warning")
 
     def _on_start_failed(self, error: Exception) -> None:
-        what, todo = describe(error)
         place = self.banner if self.run is not None else self.start_banner
-        place.show_banner(f"{what} {todo}".strip(), "problem")
+        place.show_banner(joined(*describe(error)), "problem")
 
     # ---- the log, the report, other runs ----
 

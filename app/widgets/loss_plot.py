@@ -16,6 +16,7 @@ from app.preferences import Preferences
 from app.widgets.basics import button, label, set_role
 from app.widgets.flow import FlowLayout
 from app.widgets.plot import Curve, Plot
+from app.words import part_words
 
 SMOOTHING = "plot_smoothing"  # preference: 0 to 100
 
@@ -109,12 +110,13 @@ class LossPlot(QWidget):
         return self._smoothed_values
 
     def _rate_curves(self) -> list[Curve]:
-        names, roles = (tr("UNet"), tr("text encoder")), ("accent", "info")
+        names = self._history.rate_names
         curves = []
-        for index in range(MAX_RATES):
+        for index, role in zip(range(MAX_RATES), ("accent", "info", "good", "warning"), strict=True):
             rate = self._history.column(len(ROW_COLUMNS) + index)
             if np.isfinite(rate).any():
-                curves.append(Curve(names[index], self._history.column(STEP), rate, roles[index], 2.0))
+                name = part_words(names[index]) if index < len(names) else tr("rate {number}", number=index + 1)
+                curves.append(Curve(name, self._history.column(STEP), rate, role, 2.0))
         return curves
 
     def _on_pointed(self, step: float) -> None:

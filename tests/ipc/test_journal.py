@@ -18,9 +18,9 @@ from trainer.ipc.journal import Journal, Record, Rows
 from trainer.messages import say
 
 EVENTS: list[events.Event] = [
-    events.Hello(1, 42, 12.5, 0, 100, 10, 10, "cpu", ("training: 5 epochs → 10 epochs",)),
+    events.Hello(1, 42, 12.5, 0, 100, 10, 10, "cpu", (say("Now {n} epochs.", n=10),)),
     events.Stage("caching", 3, 18),
-    events.Plan(100, 10, 10, 18, 0, 1, 1),
+    events.Plan(100, 10, 10, 18, 0, 1, 1, ("unet", "text_encoder")),
     events.Step(1, 1, 0.125, (1e-4, 5e-5), 0.5, 1 << 30),
     events.Sample(10, 0, "a photo of 猫", 7, "samples/a.png"),
     events.Saved("checkpoint", 10, 1, "checkpoints/a.safetensors", 9),
@@ -87,6 +87,7 @@ def test_a_broken_line_inside_and_events_of_a_newer_version_are_left_out(tmp_pat
     path = tmp_path / "events.jsonl"
     row = journal.encode(Record(1, 0.0, EVENTS[3]))
     lines = [row, b"\0\0\0", b"[1,2]", b'["a",1,1,1,1,1,1]', b'{"number":3,"event":"dance"}', b'{"event":"stage"}', row]
+    lines.insert(1, b'{"number":2,"event":"warning","what":"no message"}')
     path.write_bytes(b"\n".join(lines) + b"\n")
     assert contents(path) == [EVENTS[3], EVENTS[3]]
 

@@ -63,6 +63,7 @@ def test_rates_of_the_parts() -> None:
             group["params"][0].grad = torch.ones(64, 64)
         stepper.step(number)
         assert stepper.rates() == pytest.approx((1e-3 * factor, 1e-4 * factor))
+    assert stepper.names == ("unet", "text_encoder")
 
 
 def test_prodigy_tells_its_own_rate() -> None:

@@ -36,7 +36,7 @@ class Hello(Event):
     epochs: int
     steps_per_epoch: int
     device: str
-    changes: tuple[str, ...] = ()  # settings that differ from the run file as it was, on resume
+    changes: tuple[Message, ...] = ()  # settings that differ from the run file as it was, on resume
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Plan(Event):
     reg_images: int
     batch_size: int
     accumulation: int
+    rates: tuple[str, ...] = ()  # what the learning rates of the steps belong to, in their order: "unet", …
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Step(Event):
     step: int  # from 1
     epoch: int  # from 1
     loss: float
-    rates: tuple[float, ...]  # effective learning rates: UNet, text encoder
+    rates: tuple[float, ...]  # effective learning rates; `Plan.rates` names them
     seconds: float
     memory: int = 0  # bytes in use: of the card, else of the process
 
@@ -160,8 +161,7 @@ def to_json(event: Event) -> dict[str, Any]:
     """An event as JSON data, its kind under "event"."""
     data: dict[str, Any] = {"event": event.kind}
     for part in dataclasses.fields(event):
-        value = getattr(event, part.name)
-        data[part.name] = value.to_json() if isinstance(value, Message) else value
+        data[part.name] = _plain(getattr(event, part.name))
     return data
 
 
@@ -185,7 +185,21 @@ def from_json(data: dict[str, Any], kinds: Mapping[str, type[Event]] = EVENTS) -
         raise ValueError(f"event {kind.kind!r}: {error}") from error
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    return value.to_json() if isinstance(value, Message) else value
+
+
+def _message(value: Any) -> Message:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"no message: {value!r}")
+    return Message.from_json(value)
+
+
 def _restored(hint: Any, value: Any) -> Any:
     if hint in (Message, Message | None):
-        return None if value is None else Message.from_json(value)
+        return None if value is None else _message(value)
+    if hint == tuple[Message, ...]:
+        return tuple(_message(entry) for entry in value)
     return tuple(value) if isinstance(value, list) else value

@@ -66,6 +66,11 @@ class Stepper:
             self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each of `rates` belongs to: the names of the groups."""
+        return tuple(str(group["name"]) for group in self.optimizer.param_groups)
+
     def rates(self) -> tuple[float, ...]:
         """The effective rate of each group in the last step: Prodigy's d and Adafactor's own step included."""
         return tuple(self._effective(group) for group in self.optimizer.param_groups)

@@ -1,0 +1,122 @@
+"""The canvas of a run's curves: what it draws of many steps, of gaps, and what it calls its lines."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from PySide6.QtGui import QColor, QImage
+from PySide6.QtWidgets import QApplication
+
+from app import theme
+from app.journal import History, to_array
+from app.preferences import Preferences
+from app.widgets.loss_plot import LossPlot
+from app.widgets.plot import Curve, Plot
+from tests.app.test_journal import batch, rows
+from trainer.ipc import events
+from trainer.ipc.journal import Record, step_row
+
+
+def drawn(plot: Plot) -> QImage:
+    return plot.grab().toImage()
+
+
+def has_colour(image: QImage, wanted: QColor, x: int) -> bool:
+    """Whether a pixel of column `x` looks like `wanted`."""
+    for y in range(image.height()):
+        found = image.pixelColor(x, y)
+        if max(abs(found.red() - wanted.red()), abs(found.green() - wanted.green()), abs(found.blue() - wanted.blue())) < 12:
+            return True
+    return False
+
+
+@pytest.fixture
+def plot(app: QApplication) -> Plot:
+    made = Plot("test")
+    made.resize(600, 300)
+    made.show()
+    return made
+
+
+@pytest.mark.parametrize("log_scale", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 300, 50_000])
+def test_curves_of_any_length_are_drawn(plot: Plot, count: int, log_scale: bool) -> None:
+    x = np.arange(1.0, count + 1)
+    y = 1 / x + 0.1
+    y[count // 2 :: 7] = np.nan
+    plot.set_log_scale(log_scale)
+    plot.show_curves([Curve("a", x, y, "accent", 1.0, 0.3), Curve("b", x, y, "info", 2.0)], end=count)
+    image = drawn(plot)
+    assert count < 3 or has_colour(image, theme.qcolour("info"), image.width() // 3)
+
+
+def test_a_gap_is_not_bridged(plot: Plot) -> None:
+    x = np.arange(100.0)
+    y = np.ones(100)
+    y[40:60] = np.nan
+    plot.show_curves([Curve("a", x, y, "info", 2.0)], end=100)
+    image = drawn(plot)
+    middle = round(plot.view().area.left() + plot.view().area.width() / 2)
+    assert not has_colour(image, theme.qcolour("info"), middle)
+    assert has_colour(image, theme.qcolour("info"), middle // 2 + 20)
+
+
+def test_a_peak_among_many_steps_stays(plot: Plot) -> None:
+    y = np.full(80_000, 0.5)
+    y[30_000] = 1.0
+    plot.show_curves([Curve("raw", np.arange(80_000.0), y, "accent", 1.0, 0.3)], end=80_000)
+    view = plot.view()
+    assert view.high >= 0.5
+    plot.show_curves([Curve("strong", np.arange(80_000.0), y, "accent", 2.0)], end=80_000)
+    assert plot.view().high >= 1.0
+
+
+def test_nothing_to_draw_is_drawn_too(plot: Plot) -> None:
+    plot.show_curves([Curve("a", np.empty(0), np.empty(0), "accent")], end=0)
+    drawn(plot)
+    plot.show_curves([Curve("a", np.arange(9_000.0), np.full(9_000, np.nan), "accent", 1.0, 0.3)], end=9_000)
+    drawn(plot)
+
+
+def test_the_pointer_moves_over_a_kept_picture(plot: Plot) -> None:
+    x = np.arange(100.0)
+    plot.show_curves([Curve("a", x, x, "info")], end=100)
+    drawn(plot)
+    kept = plot._drawn
+    plot._pointer = 300.0
+    plot.grab()
+    assert plot._drawn is kept
+    plot.show_curves([Curve("a", x, 2 * x, "info")], end=100)
+    assert plot._drawn is None
+
+
+def rate_names(plan_rates: tuple[str, ...], rates: tuple[float, ...]) -> list[str]:
+    """What the plot calls the rates of a run."""
+    history = History()
+    step = Record(2, 0.0, events.Step(1, 1, 0.5, rates, 0.5))
+    history.apply(batch(Record(1, 0.0, events.Plan(10, 10, 1, 10, 0, 1, 1, plan_rates)), to_array([step_row(step)])))
+    plot = LossPlot(Preferences())
+    plot.rate_button.setChecked(True)
+    plot.show_history(history)
+    return [curve.name for curve, _, _ in plot.plot.values_at(1.0)]
+
+
+def test_rates_are_called_by_the_parts_that_learn(app: QApplication) -> None:
+    assert rate_names(("text_encoder",), (5e-5,)) == ["text encoder"]
+    assert rate_names(("unet",), (1e-4,)) == ["UNet"]
+    both = ("unet", "text_encoder", "text_encoder_2")
+    assert rate_names(both, (1e-4, 5e-5, 5e-5)) == ["UNet", "text encoder", "second text encoder"]
+
+
+def test_the_smoothed_loss_follows_the_slider(app: QApplication) -> None:
+    history = History()
+    history.apply(batch(rows(1, 50, 1), rows(51, 60, 51, loss=5.0)))
+    plot = LossPlot(Preferences())
+    plot.smoothing.setValue(0)
+    plot.show_history(history)
+    assert plot.last_smoothed == 5.0
+    plot.smoothing.setValue(90)
+    assert plot.last_smoothed is not None and 0.5 < plot.last_smoothed < 5.0
+    assert not math.isnan(plot.last_smoothed)

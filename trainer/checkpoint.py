@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import PickleError
+from struct import error as StructError
 from typing import Any, BinaryIO, Protocol, cast
 
 import torch
@@ -27,6 +29,8 @@ FORMAT = 1
 KEEP = 2  # snapshots: the newest, and one before it
 SPARE_BYTES = 16 * 1024 * 1024  # left free on the disk for journal and log
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# What reading a snapshot raises whose bytes are not as they were written.
+_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, PickleError, StructError)
 
 
 class Stateful(Protocol):
@@ -203,18 +207,27 @@ def snapshots(folder: Path, up_to: int | None = None) -> list[Path]:
 
 
 def read_snapshot(folder: Path, warn: Callable[[events.Warning_], None]) -> dict[str, Any] | None:
-    """The newest snapshot that can be read, on the CPU; None if there is none. Damaged ones are named and removed."""
-    for path in snapshots(folder):
+    """The newest snapshot that can be read, on the CPU; None if there is none. Damaged ones are named and removed.
+
+    Raises RunFailed for a snapshot that another version of Athanor has written: it is whole, and stays.
+    """
+    found = snapshots(folder)
+    for number, path in enumerate(found, 1):
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if state.get("format") != FORMAT:
-                raise RuntimeError(f"format {state.get('format')}")
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-            what = say("{file} can not be read ({reason}).", file=path.name, reason=str(error))
-            warn(events.Warning_(what, say("The snapshot before it is used.")))
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except _UNREADABLE as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            what = say("{file} can not be read ({reason}).", file=path.name, reason=reason)
+            last = say("There is none before it: the run begins anew.")
+            warn(events.Warning_(what, say("The snapshot before it is used.") if number < len(found) else last))
             if not isinstance(error, OSError):
                 path.unlink(missing_ok=True)
             continue
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise RunFailed(
+                say("{file} was written by another version of Athanor.", file=str(path)),
+                say("Resume the run with that version, or start a new one."),
+            )
         return state
     return None
 

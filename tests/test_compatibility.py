@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 from tests.tiny import save_tiny_folder
 from trainer.config.run import Prompt
 from trainer.methods.lora import Settings, TrainedLora, build
-from trainer.models.protocol import Components
+from trainer.models.protocol import Components, Cond
 from trainer.models.safetensors_file import read_header
 from trainer.models.sd1 import FAMILY
 from trainer.sampling import SCHEDULERS, sample
@@ -102,7 +102,7 @@ def test_text_states_and_prediction_agree(pipeline: Any, ours: tuple[Components,
     components, trained = ours
     theirs, _ = pipeline.encode_prompt("a red cat", "cpu", 1, False)
     mine = FAMILY.encode_text(components, ["a red cat"])
-    torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mine.states, theirs, atol=1e-4, rtol=1e-4)
     noisy = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         expected = pipeline.unet(noisy, torch.tensor([500]), encoder_hidden_states=theirs).sample
@@ -121,7 +121,7 @@ def test_the_weight_in_the_prompt_is_our_multiplier(pipeline: Any, ours: tuple[C
     try:
         with torch.no_grad():
             expected = pipeline.unet(noisy, torch.tensor([500]), encoder_hidden_states=cond).sample
-            got = FAMILY.predict(components, noisy, torch.tensor([500]), cond)
+            got = FAMILY.predict(components, noisy, torch.tensor([500]), Cond(cond))
     finally:
         pipeline.set_adapters("ours", 1.0)
         trained.network.set_multiplier(1.0)
@@ -187,7 +187,6 @@ import re, sys, threading
 from pathlib import Path
 import torch
 from trainer.models import libraries
-from trainer.models.protocol import PARTS
 from trainer.models.sd1 import FAMILY
 dtype = getattr(torch, sys.argv[2])
 libraries.unet_class(), libraries.vae_class(), libraries.clip_classes()
@@ -197,7 +196,7 @@ def high_water():
 
 before = high_water()
 components = FAMILY.load(Path(sys.argv[1]), dtype=dtype)
-weights = sum(w.numel() * w.element_size() for p in PARTS for w in getattr(components, p).parameters())
+weights = sum(w.numel() * w.element_size() for m in components.modules().values() for w in m.parameters())
 print((high_water() - before) / weights, weights)
 """
 

@@ -126,7 +126,6 @@ class _Builder:
         self.name = safe_name(run.output.name)
         self.memo = Memo()
         self.method = method_modules()[run.network.kind]
-        self.trained_parts: tuple[Part, ...] = self.method.PARTS[run.network.train]
         images = run.images
         self.captions = CaptionRules(
             images.caption_prefix, images.shuffle_captions, images.keep_tokens, images.caption_dropout
@@ -145,6 +144,7 @@ class _Builder:
         run = self.run
         clear_leftovers(self.folder)
         family = family_of(Path(run.model.path), bool(run.model.vae))
+        self.trained_parts: tuple[Part, ...] = self.method.trained_parts(run.network, family)
         importing = _import_ahead()
         self._choose_device()
         index, hashes = self._read_pictures()
@@ -244,7 +244,7 @@ class _Builder:
         assert self.store is not None
         latents = Latents(
             self.store,
-            model.identity("vae", torch.float32),
+            model.identity(("vae",), torch.float32),
             compute=f"fp32 {self.device.type}",
             alpha_colour=_colour(run.images.alpha_colour),
         )
@@ -273,21 +273,21 @@ class _Builder:
 
     def _load(self, index: Index, prompts: Sequence[Prompt]) -> tuple[Texts, Components]:
         """The parts that stay in memory. A frozen text encoder whose answers can be cached is not among them."""
-        model = self.model
-        trains_text = "text_encoder" in self.trained_parts
+        model, text_parts = self.model, self.model.family.text_parts
+        trains_text = not set(text_parts).isdisjoint(self.trained_parts)
         if trains_text or not self.captions.cacheable:
             self.reporter.report(events.Stage("loading"))
-            components = model.load({"unet", "text_encoder"}, self.dtype)
+            components = model.load({"unet", *text_parts}, self.dtype)
             return LiveTexts(model.encoder(components), trains_text), components
         assert self.store is not None
         states = TextStates(
             self.store,
-            model.identity("text_encoder", self.dtype),
+            model.identity(text_parts, self.dtype),
             clip_skip=self.run.model.clip_skip,
             token_length=self.run.model.token_length,
             compute=f"{self.dtype} {self.device.type}",
         )
-        texts = CachedTexts(states, lambda: model.encoder(model.load({"text_encoder"}, self.dtype)), model.tidy)
+        texts = CachedTexts(states, lambda: model.encoder(model.load(text_parts, self.dtype)), model.tidy)
         wanted = captions_to_cache((item.caption for item in index.items), self.captions)
         drawn = [text for prompt in prompts for text in (prompt.prompt, prompt.negative)]
         texts.ensure([*wanted, *drawn], self._progress("caching"))
@@ -300,10 +300,7 @@ class _Builder:
         run, family = self.run, self.model.family
         family.set_attention(components, self.attention)
         if run.speed.gradient_checkpointing:
-            parts: list[Part] = ["unet"]
-            if components.text_encoder is not None and "text_encoder" in self.trained_parts:
-                parts.append("text_encoder")
-            family.checkpoint_gradients(components, parts)
+            family.checkpoint_gradients(components, {"unet", *self.trained_parts})
         settings = run.network
         if snapshot is not None:  # the LoRA that this one began from may be gone by now, and is in the snapshot
             settings = settings.model_copy(update={"network_weights": ""})

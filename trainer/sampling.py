@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from trainer.diffusion.process import BETA_END, BETA_START, NUM_TIMESTEPS
-from trainer.models.protocol import Components, Family
+from trainer.models.protocol import Components, Cond, Family
 
 THUMBNAIL_PX = 256
 _BETAS = {
@@ -48,7 +48,7 @@ class Request(Protocol):
     def sampler(self) -> str: ...
 
 
-Encode = Callable[[Sequence[str]], Tensor]  # captions -> (B, T, D)
+Encode = Callable[[Sequence[str]], Cond]
 Look = Callable[[], None]  # called between denoising steps; may raise to stop
 
 
@@ -151,18 +151,17 @@ def _shape(family: Family, request: Request) -> tuple[int, int, int]:
     return family.latent_channels, request.height // family.latent_factor, request.width // family.latent_factor
 
 
-def _conditions(requests: Sequence[Request], encode: Encode) -> Tensor:
-    """Text states of the prompts (B, T, D), after those of the negatives (2 B, T, D) where they guide."""
+def _conditions(requests: Sequence[Request], encode: Encode) -> Cond:
+    """What the prompts say (B samples), after what the negatives say (then 2 B) where they guide."""
     texts = [request.prompt for request in requests]
     if requests[0].cfg != 1:
         texts = [request.negative for request in requests] + texts
     distinct = list(dict.fromkeys(texts))
-    states = encode(distinct)
-    return states[[distinct.index(text) for text in texts]]
+    return encode(distinct).select([distinct.index(text) for text in texts])
 
 
 def _guided(
-    components: Components, family: Family, noisy: Tensor, timestep: Tensor, cond: Tensor, scale: float
+    components: Components, family: Family, noisy: Tensor, timestep: Tensor, cond: Cond, scale: float
 ) -> Tensor:
     """The prediction under guidance: without + scale × (with - without)."""
     rounds = len(cond) // len(noisy)

@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from trainer.data.cache import Progress, TextStates
+from trainer.models.protocol import Cond
 
-Encode = Callable[[Sequence[str]], Tensor]  # captions -> (B, T, D)
+Encode = Callable[[Sequence[str]], Cond]
 
 
 class Texts(Protocol):
-    """Turns captions into text states (B, T, D)."""
+    """Turns captions into what the model is told of them."""
 
     def ensure(self, captions: Iterable[str], on_progress: Progress | None = None) -> None:
         """Make sure that `encode` can answer for these; may load what it takes."""
         ...
 
-    def encode(self, captions: Sequence[str]) -> Tensor: ...
+    def encode(self, captions: Sequence[str]) -> Cond: ...
 
 
 class LiveTexts:
@@ -32,7 +32,7 @@ class LiveTexts:
     def ensure(self, captions: Iterable[str], on_progress: Progress | None = None) -> None:
         pass
 
-    def encode(self, captions: Sequence[str]) -> Tensor:
+    def encode(self, captions: Sequence[str]) -> Cond:
         with torch.set_grad_enabled(self._trains and torch.is_grad_enabled()):
             return self._encode(captions)
 
@@ -50,5 +50,5 @@ class CachedTexts:
                 self.states.encode(missing, self._load(), on_progress=on_progress)
             self._dropped()
 
-    def encode(self, captions: Sequence[str]) -> Tensor:
-        return torch.stack([self.states.states(caption) for caption in captions])
+    def encode(self, captions: Sequence[str]) -> Cond:
+        return Cond.stack([self.states.cond(caption) for caption in captions])

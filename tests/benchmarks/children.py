@@ -56,7 +56,6 @@ def loading(model: str, device: str) -> dict[str, Any]:
     import torch
 
     from tests.tiny import save_tiny_file
-    from trainer.models.protocol import PARTS
     from trainer.models.sd1 import FAMILY
 
     with tempfile.TemporaryDirectory() as folder:
@@ -65,8 +64,8 @@ def loading(model: str, device: str) -> dict[str, Any]:
     began = time.perf_counter()
     components = FAMILY.load(Path(model), device=device)
     seconds = time.perf_counter() - began
-    modules = [getattr(components, part) for part in PARTS]
-    weights = sum(weight.numel() * weight.element_size() for module in modules for weight in module.parameters())
+    parameters = [weight for module in components.modules().values() for weight in module.parameters()]
+    weights = sum(weight.numel() * weight.element_size() for weight in parameters)
     assert all(weight.dtype == torch.float32 for weight in components.unet.parameters())
     return {"seconds": seconds, "weights": weights, "over_imports": peak_memory() - before, "peak_vram": peak_vram()}
 
@@ -143,7 +142,7 @@ class PlainLoop:
         import torch
         from torch.nn import functional
 
-        mean, std, cond = (part.to(self.device) for part in (batch.mean, batch.std, batch.cond))
+        mean, std, cond = (part.to(self.device) for part in (batch.mean, batch.std, batch.cond.states))
         latents = mean + std * torch.randn_like(std)
         noise = torch.randn_like(latents)
         timesteps = torch.randint(0, 1000, (len(latents),), device=self.device)

@@ -16,6 +16,7 @@ from trainer.data.captions import CaptionRules
 from trainer.data.order import Sample
 from trainer.errors import RunFailed
 from trainer.messages import say
+from trainer.models.protocol import Cond
 
 
 class Encoded:
@@ -24,8 +25,8 @@ class Encoded:
     def moments(self, item: int, *, flip: bool) -> tuple[Tensor, Tensor]:
         return torch.full((4, 8, 8), item + 0.5 * flip, dtype=torch.float16), torch.full((4, 8, 8), 0.25)
 
-    def states(self, caption: str) -> Tensor:
-        return torch.full((5, 3), float(len(caption)))
+    def cond(self, caption: str) -> Cond:
+        return Cond(torch.full((1, 5, 3), float(len(caption))))
 
 
 CAPTIONS = dict.fromkeys(range(99), "a, b, c")
@@ -38,7 +39,7 @@ def batches(samples: list[Sample] = SAMPLES, **options: object) -> Batches:
 
 def same(one: Step, other: Step) -> bool:
     def facts(batch: Batch) -> tuple[object, ...]:
-        cond = None if batch.cond is None else batch.cond.tolist()
+        cond = None if batch.cond is None else batch.cond.states.tolist()
         return batch.refs, batch.mean.tolist(), batch.captions, cond, batch.weight.tolist()
 
     return (one.number, one.epoch, one.ends_epoch) == (other.number, other.epoch, other.ends_epoch) and [
@@ -74,11 +75,11 @@ def test_a_batch_holds_what_the_order_says() -> None:
     for step in made.steps(made.plan(epochs=2)):
         for batch in step.batches:
             assert batch.mean.shape == (len(batch), 4, 8, 8) and batch.mean.dtype == torch.float32
-            assert batch.cond is not None and batch.cond.shape == (len(batch), 5, 3)
+            assert batch.cond is not None and batch.cond.states.shape == (len(batch), 5, 3)
             for n, ref in enumerate(batch.refs):
                 assert batch.mean[n, 0, 0, 0] == ref.item + 0.5 * ref.flip
                 assert batch.weight[n] == pytest.approx(0.3 if ref.is_reg else 1.0)
-                assert batch.cond[n, 0, 0] == len(batch.captions[n])
+                assert batch.cond.states[n, 0, 0] == len(batch.captions[n])
             captions |= set(batch.captions)
             assert torch.equal(batch.latents(torch.ones_like(batch.mean)), batch.mean + 0.25)
     assert captions == {"", "xy a, b, c"}

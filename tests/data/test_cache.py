@@ -25,6 +25,7 @@ from trainer.data.memo import FileFacts, Memo
 from trainer.data.store import Store
 from trainer.errors import RunFailed, Stopped
 from trainer.messages import say
+from trainer.models.protocol import Cond
 
 RULES = Bucketing((64, 64), step=16, min_side=16, max_side=128)
 
@@ -251,8 +252,14 @@ def test_in_memory_nothing_reaches_the_disk(pictures: Path, tmp_path: Path) -> N
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def encode_texts(captions: Sequence[str]) -> Tensor:
-    return torch.stack([torch.full((5, 3), float(len(caption))) for caption in captions])
+def encode_texts(captions: Sequence[str]) -> Cond:
+    lengths = torch.tensor([float(len(caption)) for caption in captions])
+    return Cond(lengths[:, None, None].expand(-1, 5, 3))
+
+
+def encode_with_pooled(captions: Sequence[str]) -> Cond:
+    cond = encode_texts(captions)
+    return Cond(cond.states, cond.states[:, 0] + 0.5)
 
 
 def test_text_states_are_kept_by_caption_encoder_and_length(tmp_path: Path) -> None:
@@ -261,7 +268,9 @@ def test_text_states_are_kept_by_caption_encoder_and_length(tmp_path: Path) -> N
         assert text.find(["a cat", "", "a cat", "猫"]) == ["a cat", "", "猫"]
         text.encode(["a cat", "", "猫"], encode_texts, batch_size=2)
         assert text.find(["a cat", "", "猫"]) == []
-        assert torch.equal(text.states("a cat"), torch.full((5, 3), 5.0)) and torch.equal(text.states(""), torch.zeros(5, 3))
+        cat, empty = text.cond("a cat"), text.cond("")
+        assert torch.equal(cat.states, torch.full((1, 5, 3), 5.0)) and torch.equal(empty.states, torch.zeros(1, 5, 3))
+        assert cat.pooled is None
         for other in (
             TextStates(store, "clip2", clip_skip=1, token_length=75),
             TextStates(store, "clip", clip_skip=2, token_length=75),
@@ -270,7 +279,16 @@ def test_text_states_are_kept_by_caption_encoder_and_length(tmp_path: Path) -> N
         ):
             assert other.find(["a cat"]) == ["a cat"]
         with pytest.raises(RunFailed):
-            text.states("a dog")
+            text.cond("a dog")
+
+
+def test_the_pooled_vector_is_kept_with_the_states(tmp_path: Path) -> None:
+    with Store(tmp_path, limit_bytes=10**9) as store:
+        text = TextStates(store, "clips", clip_skip=1, token_length=75)
+        text.encode(["a cat", ""], encode_with_pooled, batch_size=2)
+        both = Cond.stack([text.cond(""), text.cond("a cat")])
+        assert both.pooled is not None and torch.equal(both.pooled, torch.tensor([[0.5] * 3, [5.5] * 3]))
+        assert both.states.shape == (2, 5, 3) and both.sizes is None
 
 
 def test_the_identity_of_weights_follows_every_value_name_and_type() -> None:

@@ -14,6 +14,7 @@ from trainer.diffusion.noise import generator, normal, sample_noise, seed_librar
 from trainer.diffusion.objective import Denoising
 from trainer.diffusion.process import NUM_TIMESTEPS, Process
 from trainer.diffusion.timesteps import uniform_timesteps
+from trainer.models.protocol import Cond
 
 KEYS = [(0, 3, 0), (0, 4, 0), (1, 3, 0), (0, 3, 1)]
 SHAPE = (4, 8, 8)
@@ -73,6 +74,32 @@ def test_the_process_is_diffusers(prediction: str) -> None:
 def test_an_unknown_prediction_is_refused() -> None:
     with pytest.raises(ValueError, match="zork"):
         Process("zork")
+    with pytest.raises(ValueError, match="pure noise"):
+        Process("epsilon", zero_snr=True)
+
+
+def test_zero_terminal_snr_is_diffusers() -> None:
+    from diffusers import DDPMScheduler
+
+    theirs = DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+    )  # fmt: skip
+    ours, steps = Process("v_prediction", zero_snr=True), torch.tensor([0, 1, 500, 998, 999])
+    torch.testing.assert_close(ours.alphas_cumprod, theirs.alphas_cumprod, atol=1e-6, rtol=1e-4)
+    assert ours.alphas_cumprod[-1] == 0 and ours.alphas_cumprod[0] == pytest.approx(1 - 0.00085)
+    keys = [(0, number, 0) for number in range(5)]
+    latents, noise = normal(1, "a", keys, SHAPE), normal(1, "b", keys, SHAPE)
+    expected = theirs.add_noise(latents, noise, steps)
+    torch.testing.assert_close(ours.add_noise(latents, noise, steps), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(ours.add_noise(latents, noise, steps)[4], noise[4]), "nothing of the picture is left"
+    assert torch.equal(ours.target(latents, noise, steps)[4], -latents[4])
+
+
+def test_min_snr_is_finite_without_any_signal() -> None:
+    process, steps = Process("v_prediction", zero_snr=True), torch.arange(NUM_TIMESTEPS)
+    weights = min_snr_weight(process, steps, 5.0)
+    assert weights.isfinite().all() and weights.min() == weights[-1] == 0 and weights.max() <= 1
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -102,7 +129,7 @@ class FakeBatch:
     std: Tensor
     weight: Tensor
     captions: Sequence[str] = ()
-    cond: Tensor | None = None
+    cond: Cond | None = None
 
     def latents(self, eps: Tensor) -> Tensor:
         return self.mean + self.std * eps
@@ -114,15 +141,15 @@ def fake_batch(keys: Sequence[tuple[int, ...]], weights: Sequence[float]) -> Fak
     return FakeBatch([FakeRef(key) for key in keys], mean, mean.abs(), torch.tensor(weights), captions)
 
 
-def encode(texts: Sequence[str]) -> Tensor:
-    return torch.tensor([[[float(len(text))]] for text in texts])
+def encode(texts: Sequence[str]) -> Cond:
+    return Cond(torch.tensor([[[float(len(text))]] for text in texts]))
 
 
 def test_the_objective_by_hand() -> None:
     seen: dict[str, Tensor] = {}
 
-    def predict(noisy: Tensor, timesteps: Tensor, cond: Tensor) -> Tensor:
-        seen.update(noisy=noisy, timesteps=timesteps, cond=cond)
+    def predict(noisy: Tensor, timesteps: Tensor, cond: Cond) -> Tensor:
+        seen.update(noisy=noisy, timesteps=timesteps, cond=cond.states)
         return noisy * 0.5
 
     batch, process = fake_batch(KEYS[:2], [1.0, 0.25]), Process()
@@ -135,7 +162,7 @@ def test_the_objective_by_hand() -> None:
     losses = (noisy * 0.5 - noise).square().mean((1, 2, 3))
     expected = (losses * torch.tensor([1.0, 0.25]) * min_snr_weight(process, steps, 5.0)).sum()
     torch.testing.assert_close(total, expected)
-    assert torch.equal(seen["timesteps"], steps) and torch.equal(seen["cond"], encode(batch.captions))
+    assert torch.equal(seen["timesteps"], steps) and torch.equal(seen["cond"], encode(batch.captions).states)
 
 
 def test_a_batch_is_the_sum_of_its_samples() -> None:

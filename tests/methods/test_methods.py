@@ -86,10 +86,10 @@ def test_parts(method: ModuleType, train: str) -> None:
         part: rate for part, rate in (("unet", 1e-3), ("text_encoder", 2e-3)) if part in wanted
     }
     assert sum(len(group["params"]) for group in groups) == len(trained.parameters())
-    before = FAMILY.encode_text(components, ["cat"]).detach()
+    before = FAMILY.encode_text(components, ["cat"]).states.detach()
     one_step(trained, components)
     one_step(trained, components)
-    assert torch.equal(FAMILY.encode_text(components, ["cat"]).detach(), before) == trained.text_is_constant
+    assert torch.equal(FAMILY.encode_text(components, ["cat"]).states.detach(), before) == trained.text_is_constant
 
 
 def test_off_is_the_base(method: ModuleType) -> None:

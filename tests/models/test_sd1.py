@@ -14,11 +14,11 @@ from tests.tiny import TINY_UNET, TINY_VAE, save_tiny_file, save_tiny_folder, ti
 from trainer.errors import BadInput
 from trainer.models import keys, libraries
 from trainer.models.configs import Rules, unet_config, vae_config
-from trainer.models.protocol import PARTS, Components
+from trainer.models.protocol import Components, Cond
 from trainer.models.safetensors_file import read_header
 from trainer.models.sd1 import FAMILY
 from trainer.models.tensor_file import read_file, write_file
-from trainer.models.text import token_chunks
+from trainer.models.text import encode, token_chunks
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,9 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_same(one: Components, other: Components) -> None:
-    for part in PARTS:
-        first, second = getattr(one, part).state_dict(), getattr(other, part).state_dict()
+    assert one.modules().keys() == other.modules().keys()
+    for part, module in one.modules().items():
+        first, second = module.state_dict(), other.modules()[part].state_dict()
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first), part
 
@@ -59,8 +60,7 @@ def test_a_file_round_trips(reference: Components, tiny_file: Path) -> None:
     loaded = FAMILY.load(tiny_file)
     assert_same(reference, loaded)
     assert loaded.prediction == "epsilon"
-    for part in PARTS:
-        module = getattr(loaded, part)
+    for module in loaded.modules().values():
         assert not module.training
         assert all(not weight.requires_grad and weight.device.type == "cpu" for weight in module.parameters())
         assert all(not buffer.is_meta for buffer in module.buffers())
@@ -293,35 +293,33 @@ def test_one_chunk_is_what_the_library_gives(reference: Components) -> None:
     captions = ["a photo of a red cat", ""]
     theirs = reference.tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
     hidden = reference.text_encoder(input_ids=theirs["input_ids"], output_hidden_states=True)
-    assert torch.equal(FAMILY.encode_text(reference, captions), hidden.last_hidden_state)
+    assert torch.equal(FAMILY.encode_text(reference, captions).states, hidden.last_hidden_state)
     skipped = reference.text_encoder.final_layer_norm(hidden.hidden_states[-2])
-    assert torch.equal(FAMILY.encode_text(reference, captions, clip_skip=2), skipped)
-    assert not torch.equal(FAMILY.encode_text(reference, captions, clip_skip=3), skipped)
+    assert torch.equal(FAMILY.encode_text(reference, captions, clip_skip=2).states, skipped)
+    assert not torch.equal(FAMILY.encode_text(reference, captions, clip_skip=3).states, skipped)
 
 
 @pytest.mark.parametrize("clip_skip", [1, 2])
 def test_longer_captions_join_their_chunks(reference: Components, clip_skip: int) -> None:
     words = [f"word{number}" for number in range(40)]
     caption = " ".join(words)
-    long = FAMILY.encode_text(reference, [caption], clip_skip, 225)
+    long = FAMILY.encode_text(reference, [caption], clip_skip, 225).states
     assert long.shape == (1, 227, 32)
     ids = reference.tokenizer(caption, add_special_tokens=False)["input_ids"]
     assert len(ids) > 75
-    first = FAMILY.encode_text(reference, [caption], clip_skip, 75)
+    first = FAMILY.encode_text(reference, [caption], clip_skip, 75).states
     torch.testing.assert_close(long[:, :76], first[:, :76])
-    rest = torch.tensor([[[49406, *(ids[75:] + [49407] * 75)[:75], 49407]]])
-    from trainer.models.text import encode
-
-    second = encode(reference.text_encoder, rest, clip_skip)
+    rest = torch.tensor([[49406, *(ids[75:] + [49407] * 75)[:75], 49407]])
+    second = encode(reference.text_encoder, rest[:, None], clip_skip)
     torch.testing.assert_close(long[:, 76:151], second[:, 1:76])
-    empty = FAMILY.encode_text(reference, [""], clip_skip, 75)
+    empty = FAMILY.encode_text(reference, [""], clip_skip, 75).states
     torch.testing.assert_close(long[:, 151:227], empty[:, 1:77])
 
 
 def test_gradients_reach_the_text_encoder() -> None:
     components = tiny_sd1()
     weight = components.text_encoder.embeddings.token_embedding.weight.requires_grad_()
-    FAMILY.encode_text(components, ["cat"], 2, 150).square().sum().backward()
+    FAMILY.encode_text(components, ["cat"], 2, 150).states.square().sum().backward()
     assert weight.grad is not None and weight.grad.abs().sum() > 0
 
 
@@ -343,13 +341,13 @@ def test_prediction_is_the_unets(reference: Components) -> None:
     noisy, cond = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 32)
     steps = torch.tensor([3, 900])
     theirs = reference.unet(noisy, steps, encoder_hidden_states=cond).sample
-    assert torch.equal(FAMILY.predict(reference, noisy, steps, cond), theirs)
+    assert torch.equal(FAMILY.predict(reference, noisy, steps, Cond(cond)), theirs)
 
 
 @pytest.mark.parametrize("kind", ["sdpa", "plain"])
 def test_attention_kernels_agree(kind: Any) -> None:
     components = tiny_sd1()
-    noisy, cond, steps = torch.randn(1, 4, 8, 8), torch.randn(1, 77, 32), torch.tensor([5])
+    noisy, cond, steps = torch.randn(1, 4, 8, 8), Cond(torch.randn(1, 77, 32)), torch.tensor([5])
     before = FAMILY.predict(components, noisy, steps, cond)
     FAMILY.set_attention(components, kind)
     torch.testing.assert_close(FAMILY.predict(components, noisy, steps, cond), before, atol=1e-4, rtol=1e-4)

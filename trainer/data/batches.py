@@ -24,6 +24,7 @@ from trainer.data.captions import CaptionRules, shape_caption
 from trainer.data.order import EpochOrder, MicroBatch, Sample, SampleRef
 from trainer.data.order import Step as StepRefs
 from trainer.estimate import StepPlan, plan_steps
+from trainer.models.protocol import Cond
 
 READ_AHEAD_STEPS = 3
 
@@ -39,8 +40,8 @@ class LatentSource(Protocol):
 class TextSource(Protocol):
     """Where a caption's text states come from (`trainer.data.cache.TextStates` is one); called from one thread."""
 
-    def states(self, caption: str) -> Tensor:
-        """(T, D)"""
+    def cond(self, caption: str) -> Cond:
+        """One sample."""
         ...
 
 
@@ -48,8 +49,8 @@ class TextSource(Protocol):
 class Batch:
     """One micro-step's samples, all of one bucket, on the CPU.
 
-    `mean` and `std` (B, C, h, w) float32 are the VAE's distribution as it was cached; `cond` (B, T, D) the cached text
-    states, None where the text encoder must read `captions` (which are as trained: prefix, shuffle and dropout done);
+    `mean` and `std` (B, C, h, w) float32 are the VAE's distribution as it was cached; `cond` the cached answers of the
+    text encoders, None where the text encoder must read `captions` (which are as trained: prefix, shuffle and dropout done);
     `weight` (B,) float32: 1 for training pictures, the prior loss weight for class pictures.
     """
 
@@ -57,7 +58,7 @@ class Batch:
     mean: Tensor
     std: Tensor
     captions: tuple[str, ...]
-    cond: Tensor | None
+    cond: Cond | None
     weight: Tensor
 
     def __len__(self) -> int:
@@ -139,7 +140,7 @@ class Batches:
             mean=torch.stack([mean for mean, _ in moments]).float(),
             std=torch.stack([std for _, std in moments]).float(),
             captions=captions,
-            cond=None if self._text is None else torch.stack([self._text.states(text) for text in captions]),
+            cond=None if self._text is None else Cond.stack([self._text.cond(text) for text in captions]),
             weight=torch.tensor([self._prior_loss_weight if ref.is_reg else 1.0 for ref in refs]),
         )
 

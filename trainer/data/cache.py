@@ -30,13 +30,14 @@ from trainer.data.pictures import WHITE, CannotUse, Colour, load_pixels
 from trainer.data.store import Damaged, Store
 from trainer.errors import RunFailed
 from trainer.messages import Message, say
+from trainer.models.protocol import Cond
 
 if TYPE_CHECKING:
     from trainer.data.pictures import Pixels
 
 Progress = Callable[[int, int], None]  # done, total; may raise to stop
 EncodePictures = Callable[[Tensor], tuple[Tensor, Tensor]]  # (B, 3, H, W) in [-1, 1] -> mean, std (B, C, h, w)
-EncodeTexts = Callable[[Sequence[str]], Tensor]  # captions -> (B, T, D)
+EncodeTexts = Callable[[Sequence[str]], Cond]
 
 _LATENTS_VERSION = "latents 1 lanczos"  # changes with anything in pictures.py that changes pixels
 _TEXT_VERSION = "text 1"
@@ -158,7 +159,7 @@ class Latents:
 
 
 class TextStates:
-    """The text encoder's answers (T, D) to a run's captions, for a frozen encoder and captions that stay the same."""
+    """The text encoders' answers to a run's captions, for frozen encoders and captions that stay the same."""
 
     def __init__(
         self,
@@ -183,16 +184,22 @@ class TextStates:
         """Encode and keep them."""
         for start in range(0, len(captions), batch_size):
             portion = captions[start : start + batch_size]
-            for caption, states in zip(portion, encode(portion), strict=True):
-                self._store.write(self._key(caption), {"states": states.to(self._dtype)})
+            cond = encode(portion).to("cpu", self._dtype)
+            for number, caption in enumerate(portion):
+                entry = {"states": cond.states[number]}
+                if cond.pooled is not None:
+                    entry["pooled"] = cond.pooled[number]
+                self._store.write(self._key(caption), entry)
             if on_progress:
                 on_progress(start + len(portion), len(captions))
         if captions:
             self._store.shrink()
 
-    def states(self, caption: str) -> Tensor:
-        """(T, D). Raises RunFailed if the entry has been lost since `find`."""
-        return _held(self._store, self._key(caption))["states"]
+    def cond(self, caption: str) -> Cond:
+        """One sample's states and `pooled`. Raises RunFailed if the entry has been lost since `find`."""
+        entry = _held(self._store, self._key(caption))
+        pooled = entry.get("pooled")
+        return Cond(entry["states"][None], None if pooled is None else pooled[None])
 
     def _key(self, caption: str) -> str:
         return _hash(_TEXT_VERSION, caption, self._identity)

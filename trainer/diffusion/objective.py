@@ -13,9 +13,10 @@ from trainer.diffusion.loss import min_snr_weight, squared_error
 from trainer.diffusion.noise import Key, normal, sample_noise
 from trainer.diffusion.process import NUM_TIMESTEPS, Process
 from trainer.diffusion.timesteps import uniform_timesteps
+from trainer.models.protocol import Cond
 
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]  # noisy (B, C, h, w), timesteps (B,), cond (B, T, D)
-Encode = Callable[[Sequence[str]], Tensor]  # captions -> (B, T, D)
+Predict = Callable[[Tensor, Tensor, Cond], Tensor]  # noisy (B, C, h, w), timesteps (B,)
+Encode = Callable[[Sequence[str]], Cond]
 
 
 class Ref(Protocol):
@@ -33,7 +34,7 @@ class Batch(Protocol):
     @property
     def captions(self) -> Sequence[str]: ...
     @property
-    def cond(self) -> Tensor | None: ...
+    def cond(self) -> Cond | None: ...
     @property
     def weight(self) -> Tensor: ...
     def latents(self, eps: Tensor) -> Tensor: ...

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Trained(Protocol):
     """What a method trains, how it acts and how it is written. Lives on the training thread."""
 
-    parts: frozenset[str]  # of "unet", "text_encoder": where it has weights
+    parts: frozenset[str]  # "unet" and the family's text encoders, where it has weights
     text_is_constant: bool  # the same caption always gives the same text states, so they may be cached
 
     def parameter_groups(self, unet_rate: float, text_encoder_rate: float) -> list[dict[str, Any]]:

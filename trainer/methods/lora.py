@@ -86,11 +86,10 @@ class Settings(Section):
     )
 
 
-PARTS: dict[str, tuple[Part, ...]] = {
-    "both": ("unet", "text_encoder"),
-    "unet": ("unet",),
-    "text_encoder": ("text_encoder",),
-}
+def trained_parts(settings: Settings, family: Family) -> tuple[Part, ...]:
+    """The parts of a model of this family that get weights."""
+    unet: tuple[Part, ...] = () if settings.train == "text_encoder" else ("unet",)
+    return unet if settings.train == "unet" else (*unet, *family.text_parts)
 
 
 def build(settings: Settings, components: Components, family: Family, seed: int = 0) -> TrainedLora:
@@ -106,7 +105,9 @@ def build(settings: Settings, components: Components, family: Family, seed: int 
     """
     from trainer.nets.lora import LoraNetwork
 
-    targets: dict[str, Any] = {part: family.adapter_modules(components, part) for part in PARTS[settings.train]}
+    targets: dict[str, Any] = {
+        part: family.adapter_modules(components, part) for part in trained_parts(settings, family)
+    }
     network = LoraNetwork(targets, settings.rank, settings.alpha, settings.dropout, seed)
     trained = TrainedLora(network, settings)
     if settings.network_weights:
@@ -125,12 +126,15 @@ class TrainedLora:
         self.network = network
         self.settings = settings
         self.parts = frozenset(part for part, names in network.parts.items() if names)
-        self.text_is_constant = "text_encoder" not in self.parts
+        self.text_is_constant = self.parts <= {"unet"}
 
     def parameter_groups(self, unet_rate: float, text_encoder_rate: float) -> list[dict[str, Any]]:
-        rates = {"unet": unet_rate, "text_encoder": text_encoder_rate}
         return [
-            {"params": self.network.parameters_of(part), "lr": rates[part], "name": part}
+            {
+                "params": self.network.parameters_of(part),
+                "lr": unet_rate if part == "unet" else text_encoder_rate,
+                "name": part,
+            }
             for part in self.network.parts
             if part in self.parts
         ]

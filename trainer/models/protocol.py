@@ -5,8 +5,8 @@ Training, sampling and caching speak to a `Family` and never ask which one it is
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -16,17 +16,59 @@ if TYPE_CHECKING:
 
     from trainer.models.header import ModelFacts
 
-Part = Literal["unet", "vae", "text_encoder"]
-PARTS: tuple[Part, ...] = ("unet", "vae", "text_encoder")
+Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
+PARTS: tuple[Part, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")
 Attention = Literal["sdpa", "xformers", "plain"]
+
+
+@dataclass(frozen=True)
+class Cond:
+    """What a prediction is made under, for B samples: the text, and what some families want to know beside it.
+
+    Attributes:
+        states: text states (B, T, D).
+        pooled: one vector for the whole text (B, P), None where the family has none.
+        sizes: float32 (B, 6), in pixels: original height and width, crop's top and left, target height and width.
+        concat: (B, Ce, h, w), joined to the noisy latents along the channels: for an inpainting UNet the mask (1 where
+            it is to be painted) and the latents of the masked picture, in diffusers' order.
+    """
+
+    states: torch.Tensor
+    pooled: torch.Tensor | None = None
+    sizes: torch.Tensor | None = None
+    concat: torch.Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Cond:
+        values = (self.states, self.pooled, self.sizes, self.concat)
+        return Cond(*(None if value is None else change(value) for value in values))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Cond:
+        """On a device; `dtype` is for all but the sizes, whose numbers a short float could not hold."""
+        sizes = None if self.sizes is None else self.sizes.to(device)
+        return replace(self._each(lambda value: value.to(device, dtype)), sizes=sizes)
+
+    def select(self, indices: Sequence[int]) -> Cond:
+        """The samples of these numbers, in this order; a number may come more than once."""
+        return self._each(lambda value: value[list(indices)])
+
+    @staticmethod
+    def stack(conds: Sequence[Cond]) -> Cond:
+        """The samples of all, one after the other; they must agree in what they have and in T."""
+        import torch
+
+        rows = zip(*((cond.states, cond.pooled, cond.sizes, cond.concat) for cond in conds), strict=True)
+        return Cond(*(None if row[0] is None else torch.cat(row) for row in rows))  # type: ignore[arg-type]
 
 
 @dataclass
 class Components:
     """The loaded parts of a model, each None where it was not asked for. All are frozen and in eval mode.
 
-    `unet` is a diffusers UNet2DConditionModel, `vae` an AutoencoderKL, `text_encoder` a transformers CLIPTextModel.
-    Set a part to None to let its memory go.
+    `unet` is a diffusers UNet2DConditionModel, `vae` an AutoencoderKL, the text encoders are transformers'
+    CLIPTextModel or CLIPTextModelWithProjection. Set a part to None to let its memory go.
     """
 
     unet: Any = None
@@ -35,6 +77,12 @@ class Components:
     tokenizer: Any = None
     facts: ModelFacts | None = None
     prediction: str = "epsilon"
+    text_encoder_2: Any = None
+    zero_snr: bool = False  # made for a schedule whose last step holds no signal at all
+
+    def modules(self) -> dict[Part, Any]:
+        """The parts that are present."""
+        return {part: module for part in PARTS if (module := getattr(self, part)) is not None}
 
 
 class Family(Protocol):
@@ -46,6 +94,8 @@ class Family(Protocol):
     latent_factor: int  # pixels a latent cell spans, 8
     native_resolution: int
     token_lengths: tuple[int, ...]
+    text_parts: tuple[Part, ...]  # its text encoders
+    clip_skips: range  # those it can be used with
     architecture: str  # modelspec's word for the base: "stable-diffusion-v1"
     base_version: str  # sd-scripts' word: "sd_v1"
 
@@ -62,7 +112,7 @@ class Family(Protocol):
         Args:
             source: the model.
             vae: a separate VAE (LDM or diffusers .safetensors, or a diffusers VAE folder) instead of the model's.
-            parts: what to load; parts not named are not read.
+            parts: what to load; parts not named are not read, nor are those that the family does not have.
             dtype: of the weights in memory; None is float32.
             device: where they go, each as soon as it is read.
 
@@ -72,17 +122,19 @@ class Family(Protocol):
 
     def encode_text(
         self, components: Components, captions: Sequence[str], clip_skip: int = 1, token_length: int = 75
-    ) -> torch.Tensor:
-        """Text states (B, T, D) of captions, T = token_length + 2; gradients flow if the text encoder trains.
+    ) -> Cond:
+        """What the family needs to know of captions: states (B, T, D), T = token_length + 2, and `pooled` if it has it.
 
-        `clip_skip` counts as in sd-scripts: 1 is the last layer, 2 the one before it; the final norm is applied.
+        Gradients flow if a text encoder trains.
+
+        `clip_skip` counts as in sd-scripts: 1 is the family's own layer; of `clip_skips`.
         """
         ...
 
     def predict(
-        self, components: Components, noisy: torch.Tensor, timesteps: torch.Tensor, cond: torch.Tensor
+        self, components: Components, noisy: torch.Tensor, timesteps: torch.Tensor, cond: Cond
     ) -> torch.Tensor:
-        """The UNet's output (B, C, h, w) for noisy latents (B, C, h, w), timesteps (B,) and text states (B, T, D)."""
+        """The UNet's output (B, C, h, w) for noisy latents (B, C, h, w) and timesteps (B,), under `cond`."""
         ...
 
     def encode_pictures(self, vae: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ from trainer.messages import say
 from trainer.models import configs, keys, layouts, libraries, loading, text
 from trainer.models.header import ModelFacts, base_problem, inspect_file, vae_problem
 from trainer.models.loading import PartPlan
-from trainer.models.protocol import PARTS, Attention, Components, Part
+from trainer.models.protocol import PARTS, Attention, Components, Cond, Part
 from trainer.models.safetensors_file import Header, read_header
 from trainer.models.tensor_file import write_file
 from trainer.paths import RESOURCES
@@ -40,6 +40,8 @@ class StableDiffusion1:
     latent_factor = 8
     native_resolution = 512
     token_lengths: tuple[int, ...] = (75, 150, 225)
+    text_parts: tuple[Part, ...] = ("text_encoder",)
+    clip_skips = range(1, 13)
     architecture = "stable-diffusion-v1"
     base_version = "sd_v1"
 
@@ -55,13 +57,18 @@ class StableDiffusion1:
 
         facts = inspect_file(source)
         _refuse_if(base_problem(facts, has_vae=vae is not None or "vae" not in parts), source)
-        plans: dict[str, PartPlan] = {part: _plan(facts, part, vae) for part in PARTS if part in parts}
+        plans: dict[str, PartPlan] = {
+            part: _plan(facts, part, vae) for part in self._own_parts() if part in parts
+        }
         reading = loading.read_parts(plans, dtype or torch.float32, device)
         loaded: dict[str, Any] = {part: _build(plans[part], reading[part]) for part in plans}
         tokenizer = self.load_tokenizer(source) if "text_encoder" in loaded else None
         if tokenizer is not None:
             _check_vocabulary(tokenizer, loaded["text_encoder"], source)
         return Components(**loaded, tokenizer=tokenizer, facts=facts, prediction=facts.prediction or RULES.prediction)
+
+    def _own_parts(self) -> tuple[Part, ...]:
+        return ("unet", "vae", *self.text_parts)
 
     def load_tokenizer(self, source: Path) -> Any:
         """The tokenizer of a diffusers folder that brings its own, else CLIP's."""
@@ -73,14 +80,14 @@ class StableDiffusion1:
 
     def encode_text(
         self, components: Components, captions: Sequence[str], clip_skip: int = 1, token_length: int = 75
-    ) -> torch.Tensor:
+    ) -> Cond:
         chunks = text.token_chunks(components.tokenizer, captions, token_length)
-        return text.encode(components.text_encoder, chunks, clip_skip)
+        return Cond(text.encode(components.text_encoder, chunks, clip_skip))
 
     def predict(
-        self, components: Components, noisy: torch.Tensor, timesteps: torch.Tensor, cond: torch.Tensor
+        self, components: Components, noisy: torch.Tensor, timesteps: torch.Tensor, cond: Cond
     ) -> torch.Tensor:
-        return components.unet(noisy, timesteps, encoder_hidden_states=cond, return_dict=False)[0]
+        return components.unet(noisy, timesteps, encoder_hidden_states=cond.states, return_dict=False)[0]
 
     def encode_pictures(self, vae: nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         import torch
@@ -110,7 +117,7 @@ class StableDiffusion1:
 
         file_dtype = _FILE_DTYPES[str(dtype or torch.float32).removeprefix("torch.")]
         modules: dict[str, Any] = {
-            part: getattr(components, part) for part in PARTS if getattr(components, part) is not None
+            part: getattr(components, part) for part in self._own_parts() if getattr(components, part) is not None
         }
         tables = {part: _ldm_names(part, module.config) for part, module in modules.items()}
         rows = (

@@ -10,17 +10,27 @@ from torch import Tensor
 
 NUM_TIMESTEPS = 1000
 BETA_START, BETA_END = 0.00085, 0.012
+PREDICTIONS = ("epsilon", "v_prediction")
 
 
 class Process:
-    """Noise levels of a model and its parametrisation, "epsilon" or "v_prediction"."""
+    """Noise levels of a model and its parametrisation, "epsilon" or "v_prediction".
 
-    def __init__(self, prediction: str = "epsilon", device: torch.device | str = "cpu") -> None:
-        if prediction not in ("epsilon", "v_prediction"):
+    With `zero_snr` the last level holds no signal at all (Lin et al. 2023); only v says anything there, so epsilon is
+    refused with a ValueError.
+    """
+
+    def __init__(
+        self, prediction: str = "epsilon", device: torch.device | str = "cpu", *, zero_snr: bool = False
+    ) -> None:
+        if prediction not in PREDICTIONS:
             raise ValueError(f"unknown prediction {prediction!r}")
-        self.prediction = prediction
+        if zero_snr and prediction == "epsilon":
+            raise ValueError("an epsilon model has nothing to say of pure noise")
+        self.prediction, self.zero_snr = prediction, zero_snr
         betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, NUM_TIMESTEPS, dtype=torch.float32) ** 2
-        self.alphas_cumprod = torch.cumprod(1 - betas, 0).to(device)  # ᾱ: (1000,) float32
+        levels = torch.cumprod(1 - betas, 0)
+        self.alphas_cumprod = (_to_zero_snr(levels) if zero_snr else levels).to(device)  # ᾱ: (1000,) float32
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Noisy latents (B, C, h, w)."""
@@ -35,10 +45,17 @@ class Process:
         return signal * noise - spread * latents
 
     def snr(self, timesteps: Tensor) -> Tensor:
-        """Signal-to-noise ratio ᾱ ÷ (1 - ᾱ) of each timestep (B,)."""
+        """Signal-to-noise ratio ᾱ ÷ (1 - ᾱ) of each timestep (B,): 0 where nothing but noise is left."""
         level = self.alphas_cumprod[timesteps]
         return level / (1 - level)
 
     def _factors(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         level = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         return level.sqrt(), (1 - level).sqrt()
+
+
+def _to_zero_snr(levels: Tensor) -> Tensor:
+    """ᾱ whose square root is shifted and stretched so that the last is 0 and the first stays (Lin et al., algorithm 1)."""
+    roots = levels.sqrt()
+    first, last = roots[0].clone(), roots[-1].clone()
+    return ((roots - last) * (first / (first - last))).square()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.buckets import Bucket, Bucketing, crop_box, scale_needed, share_kept
+from trainer.data.buckets import Bucket, Bucketing, crop_box, scale_needed, share_kept, size_conditions
 
 sides = st.integers(1, 20_000)
 sizes = st.tuples(sides, sides)
@@ -116,3 +116,24 @@ def test_impossible_rules_and_pictures_are_refused() -> None:
         Bucketing((512, 512), min_side=512, max_side=256)
     with pytest.raises(ValueError, match="no bucket"):
         Bucketing((512, 512)).choose((0, 5))
+
+
+def test_size_conditions_by_hand() -> None:
+    """Original and target as (height, width); the crop's corner in the picture as it is resized; mirrored with it."""
+    assert size_conditions((1000, 1000), Bucket(512, 512)) == (1000, 1000, 0, 0, 512, 512)
+    assert size_conditions((2000, 1000), Bucket(512, 512)) == (1000, 2000, 0, 256, 512, 512)
+    assert size_conditions((1000, 2000), Bucket(512, 768)) == (2000, 1000, 128, 0, 768, 512)
+    assert size_conditions((201, 100), Bucket(100, 100)) == (100, 201, 0, 50, 100, 100)
+    assert size_conditions((201, 100), Bucket(100, 100), flip=True) == (100, 201, 0, 51, 100, 100)
+
+
+@given(sizes, bucketings(), st.booleans())
+def test_size_conditions_are_of_the_crop(size: tuple[int, int], rules: Bucketing, flip: bool) -> None:
+    bucket = rules.choose(size)
+    height, width, top, left, to_height, to_width = size_conditions(size, bucket, flip)
+    assert (width, height) == size and Bucket(to_width, to_height) == bucket
+    assert top >= 0 and left >= 0 and 0 in (top, left)
+    box = crop_box(size, bucket)
+    mirrored = size_conditions(size, bucket, not flip)
+    across = bucket.width / (box[2] - box[0])
+    assert left + bucket.width + mirrored[3] == pytest.approx(size[0] * across, abs=1.01)

@@ -137,3 +137,16 @@ def crop_box(size: Size, bucket: Bucket) -> Box:
 def scale_needed(size: Size, bucket: Bucket) -> float:
     """By how much the picture is enlarged to fill the bucket (below 1.0: reduced)."""
     return max(bucket.width / size[0], bucket.height / size[1])
+
+
+def size_conditions(size: Size, bucket: Bucket, flip: bool = False) -> tuple[int, int, int, int, int, int]:
+    """What SDXL is told of a picture: original height and width, crop's top and left, target height and width, in pixels.
+
+    The crop is counted in the picture as it is resized, from its upper left corner; of a mirrored picture it is the
+    mirrored crop's (as sd-scripts has it).
+    """
+    width, height = size
+    left, top, right, bottom = crop_box(size, bucket)
+    across, down = bucket.width / (right - left), bucket.height / (bottom - top)
+    from_left = width - right if flip else left
+    return height, width, round(top * down), round(from_left * across), bucket.height, bucket.width

@@ -18,7 +18,7 @@ from trainer.models.protocol import Components, Cond
 from trainer.models.safetensors_file import read_header
 from trainer.models.sd1 import FAMILY
 from trainer.models.tensor_file import read_file, write_file
-from trainer.models.text import encode, token_chunks
+from trainer.models.text import layer_states
 
 
 @pytest.fixture(scope="module")
@@ -278,17 +278,6 @@ def test_a_file_that_shrinks_while_it_is_read(tiny_file: Path, monkeypatch: pyte
 # --- text ---
 
 
-def test_chunks_of_tokens(reference: Components) -> None:
-    tokenizer = reference.tokenizer
-    ids = tokenizer("cat " * 100, add_special_tokens=False)["input_ids"]
-    assert len(ids) == 100
-    begin, end = 49406, 49407
-    one = token_chunks(tokenizer, ["cat " * 100, ""], 75)
-    assert one.tolist() == [[[begin, *ids[:75], end]], [[begin, *[end] * 76]]]
-    three = token_chunks(tokenizer, ["cat " * 100], 225)
-    assert three.tolist() == [[[begin, *ids[:75], end], [begin, *ids[75:], *[end] * 51], [begin, *[end] * 76]]]
-
-
 def test_one_chunk_is_what_the_library_gives(reference: Components) -> None:
     captions = ["a photo of a red cat", ""]
     theirs = reference.tokenizer(captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
@@ -310,7 +299,7 @@ def test_longer_captions_join_their_chunks(reference: Components, clip_skip: int
     first = FAMILY.encode_text(reference, [caption], clip_skip, 75).states
     torch.testing.assert_close(long[:, :76], first[:, :76])
     rest = torch.tensor([[49406, *(ids[75:] + [49407] * 75)[:75], 49407]])
-    second = encode(reference.text_encoder, rest[:, None], clip_skip)
+    second = layer_states(reference.text_encoder, rest, clip_skip)
     torch.testing.assert_close(long[:, 76:151], second[:, 1:76])
     empty = FAMILY.encode_text(reference, [""], clip_skip, 75).states
     torch.testing.assert_close(long[:, 151:227], empty[:, 1:77])

@@ -121,13 +121,23 @@ class Family(Protocol):
         ...
 
     def encode_text(
-        self, components: Components, captions: Sequence[str], clip_skip: int = 1, token_length: int = 75
+        self,
+        components: Components,
+        texts: Sequence[str],
+        clip_skip: int = 1,
+        token_length: int = 75,
+        weighted: bool = False,
     ) -> Cond:
-        """What the family needs to know of captions: states (B, T, D), T = token_length + 2, and `pooled` if it has it.
+        """What the family needs to know of texts: states (B, T, D), and `pooled` if it has it. See `trainer.models.text`.
 
         Gradients flow if a text encoder trains.
 
-        `clip_skip` counts as in sd-scripts: 1 is the family's own layer; of `clip_skips`.
+        Args:
+            components: with the text encoders and the tokenizer.
+            texts: captions, or prompts.
+            clip_skip: counts as in sd-scripts: 1 is the family's own layer; of `clip_skips`.
+            token_length: of `token_lengths` for captions, T = token_length + 2; `text.ANY_LENGTH` for prompts.
+            weighted: whether brackets in captions weigh words as in prompts.
         """
         ...
 

@@ -79,10 +79,15 @@ class StableDiffusion1:
         return libraries.clip_tokenizer(own if whole else RESOURCES / "tokenizer" / "clip")
 
     def encode_text(
-        self, components: Components, captions: Sequence[str], clip_skip: int = 1, token_length: int = 75
+        self,
+        components: Components,
+        texts: Sequence[str],
+        clip_skip: int = 1,
+        token_length: int = text.CHUNK,
+        weighted: bool = False,
     ) -> Cond:
-        chunks = text.token_chunks(components.tokenizer, captions, token_length)
-        return Cond(text.encode(components.text_encoder, chunks, clip_skip))
+        reader = text.Reader(lambda ids, ends: (text.layer_states(components.text_encoder, ids, clip_skip), None))
+        return text.encode(components.tokenizer, [reader], texts, token_length, weighted)
 
     def predict(
         self, components: Components, noisy: torch.Tensor, timesteps: torch.Tensor, cond: Cond

@@ -1,4 +1,5 @@
-"""Tensors in and out of safetensors files, one at a time: never a whole file in memory beside its tensors."""
+"""Tensors out of weight files of every container, and into safetensors files, one at a time: never a whole file in
+memory beside its tensors."""
 
 from __future__ import annotations
 
@@ -7,8 +8,11 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer.errors import BadInput
 from trainer.files import atomic_path
-from trainer.models.safetensors_file import ITEM_BYTES, TensorInfo, header_bytes, read_header
+from trainer.messages import say
+from trainer.models.safetensors_file import ITEM_BYTES, TensorInfo, header_bytes
+from trainer.models.weights_file import read_header
 
 if TYPE_CHECKING:
     import torch
@@ -17,26 +21,42 @@ TORCH_NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+    "U16": "uint16", "U32": "uint32", "U64": "uint64", "C64": "complex64",
 }  # fmt: skip
 
 
 def read_tensor(handle: FileIO, info: TensorInfo, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Read one tensor from an open, unbuffered file into memory of its own, converted to `dtype` if given.
 
-    Raises EOFError if the file has become shorter than its header says.
+    The result is contiguous, whatever the strides in the file.
+
+    Raises:
+        OSError: the file cannot be read (a network drive that went away).
+        EOFError: it has become shorter than its header says.
+        BadInput: its numbers are of a kind that torch has not.
     """
     import torch
 
-    tensor = torch.empty(info.shape, dtype=getattr(torch, TORCH_NAMES[info.dtype]))
+    if info.dtype not in TORCH_NAMES:
+        what = say("Tensors of the kind {dtype} cannot be read.", dtype=info.dtype[:20])
+        raise BadInput(what, say("Choose a version of the file in fp32, fp16 or bf16."))
+    assert info.start >= 0, "the header was read without places"
+    number = getattr(torch, TORCH_NAMES[info.dtype])
+    flat = torch.empty(info.num_bytes // ITEM_BYTES[info.dtype], dtype=number)
     if info.num_bytes:
-        target = tensor.reshape(-1).view(torch.uint8).numpy().data
-        handle.seek(info.start)
-        while target:
-            count = handle.readinto(target)
-            if not count:
-                raise EOFError(f"{handle.name}: ends within a tensor")
-            target = target[count:]
+        _fill(handle, info.start, flat.view(torch.uint8).numpy().data)
+    tensor = flat.view(info.shape) if info.strides is None else flat.as_strided(info.shape, info.strides).contiguous()
     return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
+
+
+def _fill(handle: FileIO, start: int, target: memoryview) -> None:
+    """Read bytes from `start` on until `target` is full."""
+    handle.seek(start)
+    while target:
+        count = handle.readinto(target)
+        if not count:
+            raise EOFError(f"{handle.name}: ends within a tensor")
+        target = target[count:]
 
 
 def read_file(path: Path, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:

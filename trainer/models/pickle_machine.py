@@ -1,0 +1,352 @@
+"""Reads a pickle as data: every instruction is carried out by hand on inert values, so nothing in it can run.
+
+What a pickle wants to import, build or call comes to `World` as names and arguments; this machine itself imports
+nothing and calls nothing of the pickle's. Work, memory and lengths are bounded before they are spent. No torch here.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+
+from trainer.messages import say
+from trainer.models.opening import NotWeights, shown
+
+MAX_BYTES = 16 * 1024 * 1024  # of one pickle; SDXL's is 0.4 MB
+MAX_INSTRUCTIONS = 500_000  # SDXL's has 80,000; a full training state of SD 1.5 about 150,000
+MAX_LINE = 4096  # of the text instructions of protocol 0
+MAX_INTEGER_BYTES = 64
+
+
+class BadPickle(NotWeights):
+    """A pickle that is damaged, too large, or wants what no file of weights needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name that a pickle imports. It stays a name."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class World(Protocol):
+    """What lies outside a pickle. Each function gives an inert value or raises BadPickle."""
+
+    def find(self, module: str, name: str) -> Any:
+        """The stand-in of an import."""
+        ...
+
+    def persistent(self, identity: Any) -> Any:
+        """What the container keeps under a persistent id: a storage."""
+        ...
+
+    def call(self, function: Any, arguments: tuple[Any, ...], spend: Callable[[int], None]) -> Any:
+        """What `function(*arguments)` would have given; `spend` what takes more than one step."""
+        ...
+
+    def build(self, thing: Any, state: Any) -> Any:
+        """A thing after its state was set."""
+        ...
+
+    def put_item(self, thing: Any, key: Any, value: Any) -> None:
+        """thing[key] = value for what is no dict."""
+        ...
+
+    def append(self, thing: Any, value: Any) -> None:
+        """thing.append(value) for what is no list."""
+        ...
+
+
+class _Mark:
+    """Where a group of values begins on the stack."""
+
+
+_MARK = _Mark()
+
+
+class Machine:
+    """One pickle, read from `source` where it stands; the bytes after it are left alone."""
+
+    def __init__(self, source: BinaryIO, world: World) -> None:
+        self._source, self._world = source, world
+        self._left, self._bytes_left = MAX_INSTRUCTIONS, MAX_BYTES
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+
+    def load(self) -> Any:
+        """The value of the pickle. Raises OSError and BadPickle."""
+        try:
+            while True:
+                self.spend(1)
+                code = self._read(1)
+                if code == b".":
+                    return self._pop()
+                action = _ACTIONS.get(code)
+                if action is None:
+                    raise BadPickle(say("it has an instruction that Athanor does not know ({code})", code=repr(code)))
+                action(self)
+        except (IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
+            if isinstance(error, NotWeights):
+                raise
+            raise BadPickle(say("its pickle is damaged")) from error
+
+    def spend(self, steps: int) -> None:
+        """Count work; raises BadPickle when it is more than any file of weights needs."""
+        self._left -= steps
+        if self._left < 0:
+            raise BadPickle(say("its pickle has more instructions than any model"))
+
+    # --- bytes ---
+
+    def _read(self, count: int) -> bytes:
+        self._take(count)
+        data = self._source.read(count)
+        if len(data) < count:
+            raise BadPickle(say("its pickle ends too early"), cut_short=True)
+        return data
+
+    def _take(self, count: int) -> None:
+        self._bytes_left -= count
+        if count < 0 or self._bytes_left < 0:
+            raise BadPickle(say("its pickle is longer than that of any model"))
+
+    def _number(self, form: str) -> Any:
+        return struct.unpack(form, self._read(struct.calcsize(form)))[0]
+
+    def _line_bytes(self) -> bytes:
+        line = self._source.readline(MAX_LINE)
+        self._take(len(line))
+        if not line.endswith(b"\n"):
+            raise BadPickle(say("its pickle ends too early"), cut_short=len(line) < MAX_LINE)
+        return line[:-1]
+
+    def _line(self) -> str:
+        return self._line_bytes().decode("utf-8")
+
+    # --- the stack ---
+
+    def _pop(self) -> Any:
+        if self._marks and len(self._stack) == self._marks[-1]:
+            raise BadPickle(say("its pickle is damaged"))
+        return self._stack.pop()
+
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def _top(self) -> Any:
+        return self._stack[-1]
+
+    def _group(self) -> list[Any]:
+        """The values since the last mark, taken off the stack with it."""
+        start = self._marks.pop()
+        values = self._stack[start:]
+        del self._stack[start:]
+        return values
+
+    # --- what instructions do ---
+
+    def _remember(self, place: int) -> None:
+        if place < 0:
+            raise BadPickle(say("its pickle is damaged"))
+        self._memo[place] = self._top()
+
+    def _integer(self, size: int) -> None:
+        if size > MAX_INTEGER_BYTES or size < 0:
+            raise BadPickle(say("it has a number of {count} bytes", count=size))
+        self._push(int.from_bytes(self._read(size), "little", signed=True))
+
+    def _text_integer(self) -> None:
+        text = self._line()
+        if len(text) > 2 * MAX_INTEGER_BYTES:
+            raise BadPickle(say("it has a number of {count} bytes", count=len(text)))
+        self._push(text == "01" if text in ("00", "01") else int(text.rstrip("L")))
+
+    def _text_string(self) -> None:
+        raw = self._line_bytes().strip()
+        if len(raw) < 2 or raw[:1] not in (b"'", b'"') or raw[-1:] != raw[:1]:
+            raise BadPickle(say("its pickle is damaged"))
+        self._push(_old_text(codecs.escape_decode(raw[1:-1])[0]))
+
+    def _unicode(self, form: str) -> None:
+        self._push(self._read(self._number(form)).decode("utf-8", "surrogatepass"))
+
+    def _tuple(self, count: int) -> None:
+        values = [self._pop() for _ in range(count)]
+        self._push(tuple(reversed(values)))
+
+    def _import(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise BadPickle(say("its pickle is damaged"))
+        self._push(self._world.find(module, name))
+
+    def _reduce(self) -> None:
+        arguments, function = self._pop(), self._pop()
+        self._call(function, arguments)
+
+    def _reduce_named(self) -> None:
+        named, arguments, function = self._pop(), self._pop(), self._pop()
+        if named != {}:
+            raise BadPickle(say("its pickle is damaged"))
+        self._call(function, arguments)
+
+    def _call(self, function: Any, arguments: Any) -> None:
+        if not isinstance(arguments, tuple):
+            raise BadPickle(say("its pickle is damaged"))
+        self._push(self._world.call(function, arguments, self.spend))
+
+    def _instance(self) -> None:
+        module, name = self._line(), self._line()
+        self._push(self._world.call(self._world.find(module, name), tuple(self._group()), self.spend))
+
+    def _object(self) -> None:
+        function, *arguments = self._group()
+        self._push(self._world.call(function, tuple(arguments), self.spend))
+
+    def _build(self) -> None:
+        state = self._pop()
+        self._push(self._world.build(self._pop(), state))
+
+    def _set_items(self, pairs: list[Any]) -> None:
+        if len(pairs) % 2:
+            raise BadPickle(say("its pickle is damaged"))
+        table = self._top()
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            if isinstance(table, dict):
+                table[plain_key(key)] = value
+            else:
+                self._world.put_item(table, key, value)
+
+    def _extend(self, values: list[Any]) -> None:
+        target = self._top()
+        if isinstance(target, list):
+            target.extend(values)
+        else:
+            for value in values:
+                self._world.append(target, value)
+
+    def _set_item(self) -> None:
+        value, key = self._pop(), self._pop()
+        self._set_items([key, value])
+
+    def _table(self) -> None:
+        pairs = self._group()
+        self._push({})
+        self._set_items(pairs)
+
+    def _pop_any(self) -> None:
+        if self._marks and self._marks[-1] == len(self._stack):
+            self._marks.pop()
+        else:
+            self._pop()
+
+    def _registry(self) -> None:
+        raise BadPickle(say("it asks for an entry of Python's extension registry, which no model needs"))
+
+    def _text_persistent(self) -> None:
+        self._push(self._world.persistent(self._line()))
+
+
+def plain_key(key: Any) -> Any:
+    """A key that is cheap to hash: text, small numbers, None; names and flat tuples as text. Raises BadPickle.
+
+    The hash of nested tuples takes time without bound, and huge integers can be chosen to collide.
+    """
+    if key is None or isinstance(key, str | bytes | bool | float):
+        return key
+    if isinstance(key, int) and abs(key) < 1 << 60:
+        return key
+    if isinstance(key, Global):
+        return str(key)
+    if isinstance(key, tuple) and len(key) <= 8 and all(isinstance(part, str | int | float) for part in key):
+        return ", ".join(shown(part) if isinstance(part, str) else repr(part) for part in key)
+    raise BadPickle(say("it has a table whose keys are no names"))
+
+
+def _old_text(data: bytes) -> str | bytes:
+    """A string of Python 2, which knew no difference between text and bytes."""
+    try:
+        return data.decode("ascii")
+    except UnicodeDecodeError:
+        return data
+
+
+_ACTIONS: dict[bytes, Callable[[Machine], None]] = {
+    b"\x80": lambda m: None if m._number("<B") <= 5 else m._take(-1),  # PROTO
+    b"\x95": lambda m: m._take(0 if m._number("<Q") <= MAX_BYTES else MAX_BYTES + 1),  # FRAME: only a hint
+    b"(": lambda m: m._marks.append(len(m._stack)),
+    b"0": lambda m: m._pop_any(),
+    b"1": lambda m: m._group().clear(),
+    b"2": lambda m: m._push(m._top()),
+    # numbers
+    b"N": lambda m: m._push(None),
+    b"\x88": lambda m: m._push(True),
+    b"\x89": lambda m: m._push(False),
+    b"I": lambda m: m._text_integer(),
+    b"L": lambda m: m._text_integer(),
+    b"J": lambda m: m._push(m._number("<i")),
+    b"K": lambda m: m._push(m._number("<B")),
+    b"M": lambda m: m._push(m._number("<H")),
+    b"\x8a": lambda m: m._integer(m._number("<B")),
+    b"\x8b": lambda m: m._integer(m._number("<i")),
+    b"F": lambda m: m._push(float(m._line())),
+    b"G": lambda m: m._push(m._number(">d")),
+    # text and bytes
+    b"S": lambda m: m._text_string(),
+    b"T": lambda m: m._push(_old_text(m._read(m._number("<i")))),
+    b"U": lambda m: m._push(_old_text(m._read(m._number("<B")))),
+    b"V": lambda m: m._push(m._line_bytes().decode("raw-unicode-escape")),
+    b"X": lambda m: m._unicode("<I"),
+    b"\x8c": lambda m: m._unicode("<B"),
+    b"\x8d": lambda m: m._unicode("<Q"),
+    b"B": lambda m: m._push(m._read(m._number("<I"))),
+    b"C": lambda m: m._push(m._read(m._number("<B"))),
+    b"\x8e": lambda m: m._push(m._read(m._number("<Q"))),
+    b"\x96": lambda m: m._push(m._read(m._number("<Q"))),  # BYTEARRAY8
+    # containers; sets are kept as lists, since nothing here needs to be hashed
+    b")": lambda m: m._push(()),
+    b"t": lambda m: m._push(tuple(m._group())),
+    b"\x85": lambda m: m._tuple(1),
+    b"\x86": lambda m: m._tuple(2),
+    b"\x87": lambda m: m._tuple(3),
+    b"]": lambda m: m._push([]),
+    b"l": lambda m: m._push(m._group()),
+    b"a": lambda m: m._extend([m._pop()]),
+    b"e": lambda m: m._extend(m._group()),
+    b"}": lambda m: m._push({}),
+    b"d": lambda m: m._table(),
+    b"s": lambda m: m._set_item(),
+    b"u": lambda m: m._set_items(m._group()),
+    b"\x8f": lambda m: m._push([]),  # EMPTY_SET
+    b"\x90": lambda m: m._extend(m._group()),  # ADDITEMS
+    b"\x91": lambda m: m._push(m._group()),  # FROZENSET
+    # memory
+    b"g": lambda m: m._push(m._memo[int(m._line())]),
+    b"h": lambda m: m._push(m._memo[m._number("<B")]),
+    b"j": lambda m: m._push(m._memo[m._number("<I")]),
+    b"p": lambda m: m._remember(int(m._line())),
+    b"q": lambda m: m._remember(m._number("<B")),
+    b"r": lambda m: m._remember(m._number("<I")),
+    b"\x94": lambda m: m._remember(len(m._memo)),
+    # names, calls, objects: all go to the world
+    b"c": lambda m: m._import(m._line(), m._line()),
+    b"\x93": lambda m: m._import(*reversed((m._pop(), m._pop()))),
+    b"R": lambda m: m._reduce(),
+    b"\x81": lambda m: m._reduce(),  # NEWOBJ: class.__new__(class, *arguments)
+    b"\x92": lambda m: m._reduce_named(),
+    b"i": lambda m: m._instance(),
+    b"o": lambda m: m._object(),
+    b"b": lambda m: m._build(),
+    b"P": lambda m: m._text_persistent(),
+    b"Q": lambda m: m._push(m._world.persistent(m._pop())),
+    b"\x82": lambda m: m._registry(),
+    b"\x83": lambda m: m._registry(),
+    b"\x84": lambda m: m._registry(),
+}

@@ -1,0 +1,148 @@
+"""Finds the tensors in what a pickle holds and gives them the names that programs know them by; the rest as plain values.
+
+Whatever the nesting (tables in themselves, shared parts, chains of a million), the work is bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from trainer.messages import say
+from trainer.models.opening import shown
+from trainer.models.pickle_machine import BadPickle, Global
+from trainer.models.safetensors_file import MAX_TENSORS
+from trainer.models.torch_objects import Record, Storage, TensorRef
+
+MAX_DEPTH = 24
+MAX_NODES = 500_000
+MAX_NAME = 1024
+MAX_NAME_BYTES = 32 * 1024 * 1024  # of all names together
+MAX_TREE_NODES = 20_000
+MAX_TEXT = 20_000  # letters of one value
+_WRAPPERS = ("state_dict", "params_ema", "params", "model_state_dict", "generator", "module", "model", "ema")
+
+
+def find_tensors(value: Any) -> dict[str, TensorRef]:
+    """The tensors of a pickle by name, levels joined by dots.
+
+    Of a checkpoint with a `state_dict` only what is in there counts (beside it are an optimiser's states). A tensor
+    alone is called "tensor". Raises BadPickle where nesting, names or numbers are beyond every model.
+    """
+    if isinstance(value, TensorRef):
+        return {"tensor": value}
+    found: dict[str, TensorRef] = {}
+    letters = 0
+    for name, tensor in _leaves(_root(value)):
+        letters += len(name)
+        if name in found or len(found) >= MAX_TENSORS or letters > MAX_NAME_BYTES:
+            raise BadPickle(say("it has {name} twice or more tensors than any model", name=shown(name)))
+        found[name] = tensor
+    return found
+
+
+def _root(value: Any) -> Any:
+    """The table that holds the weights: `state_dict` wherever it is, else the only wrapper that a file has."""
+    for _ in range(4):
+        table = _table(value)
+        if table is None:
+            return value
+        inner = next((table[name] for name in _WRAPPERS if _holds_tensors(table.get(name))), None)
+        if inner is None or (_holds_tensors(table) and "state_dict" not in table):
+            return value
+        value = inner
+    return value
+
+
+def _holds_tensors(value: Any) -> bool:
+    table = _table(value)
+    return table is not None and any(isinstance(item, TensorRef) for item in table.values())
+
+
+def _table(value: Any) -> dict[Any, Any] | None:
+    """A value's own entries if it is a table: of a module or ParameterDict those are its parameters."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, Record):
+        state = value.state if isinstance(value.state, dict) else {}
+        parameters = state.get("_parameters")
+        return {**value.items, **(parameters if isinstance(parameters, dict) and parameters else state)}
+    return None
+
+
+def _leaves(root: Any) -> Iterator[tuple[str, TensorRef]]:
+    """Tensors with their dotted names, in the file's order, depth first."""
+    left = MAX_NODES
+    waiting: list[tuple[str, int, Any]] = [("", 0, root)]
+    while waiting:
+        name, depth, value = waiting.pop()
+        if isinstance(value, TensorRef):
+            yield name, value
+            continue
+        pairs = _children(value)
+        left -= 1 + len(pairs)
+        if left < 0 or (pairs and depth >= MAX_DEPTH):
+            raise BadPickle(say("its tables are nested more deeply than those of any model"))
+        for key, item in reversed(pairs):
+            if isinstance(item, TensorRef | dict | list | tuple | Record):
+                waiting.append((_joined(name, key), depth + 1, item))
+
+
+def _children(value: Any) -> list[tuple[Any, Any]]:
+    table = _table(value)
+    if table is not None:
+        return list(table.items())
+    return list(enumerate(value)) if isinstance(value, list | tuple) else []
+
+
+def _joined(name: str, key: Any) -> str:
+    last = key if isinstance(key, str) else shown(key.decode("latin-1")) if isinstance(key, bytes) else str(key)
+    whole = f"{name}.{last}" if name else last
+    if len(whole) > MAX_NAME or not last.isprintable():
+        raise BadPickle(say("it has a tensor of an impossible name ({name})", name=shown(last)))
+    return whole
+
+
+def plain_tree(value: Any) -> dict[str, Any]:
+    """What a pickle holds beside tensors, as JSON can say it: numbers, text, lists and tables; cut where it is long."""
+    left = [MAX_TREE_NODES]
+    tree = _plain(value, 0, left)
+    return tree if isinstance(tree, dict) else {}
+
+
+def _plain(value: Any, depth: int, left: list[int]) -> Any:
+    """The value without its tensors; `left` counts down over all of it."""
+    left[0] -= 1
+    if left[0] < 0 or depth > MAX_DEPTH or isinstance(value, TensorRef | Storage):
+        return None
+    if isinstance(value, str | bytes):
+        return _text(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item, depth + 1, left) for item in value[: max(left[0], 0)]]
+    table = _table(value)
+    if table is not None:
+        return _plain_table(table, value, depth, left)
+    if isinstance(value, Global):
+        return shown(str(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no such number
+    return value if value is None or isinstance(value, int | float) else None
+
+
+def _plain_table(table: dict[Any, Any], value: Any, depth: int, left: list[int]) -> Any:
+    if isinstance(value, Record) and not table:  # a path, a date, a number of numpy
+        parts = [_plain(part, depth + 1, left) for part in value.arguments[:8]]
+        return parts[0] if len(parts) == 1 else "/".join(str(part) for part in parts if part is not None)
+    plain: dict[str, Any] = {}
+    for key, item in table.items():
+        if left[0] < 0:
+            break
+        if not isinstance(item, TensorRef | Storage):
+            plain[_text(key) if isinstance(key, str | bytes) else str(key)] = _plain(item, depth + 1, left)
+    return plain
+
+
+def _text(value: str | bytes) -> str:
+    text = value if isinstance(value, str) else value[:MAX_TEXT].decode("utf-8", "replace")
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")

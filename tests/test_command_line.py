@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from trainer.ipc.journal import Record
 from trainer.ipc.runfolder import create
 from trainer.messages import say
 from trainer.paths import ROOT
-from trainer.terminal import Terminal, bar, duration
+from trainer.terminal import Screen, Terminal, bar, duration
 
 from .fake_worker import run_of
 
@@ -116,7 +117,7 @@ def test_looking_needs_no_torch(awkward: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-class Screen:
+class Stream:
     """A stream that keeps what was written, or one that was closed."""
 
     def __init__(self, closed: bool = False) -> None:
@@ -141,8 +142,8 @@ EVENTS: list[events.Event] = [
 
 
 def test_the_terminal_says_what_the_window_shows() -> None:
-    screen = Screen()
-    terminal = Terminal(screen, is_live=True)  # type: ignore[arg-type]
+    screen = Stream()
+    terminal = Terminal(Screen(screen, is_live=True))  # type: ignore[arg-type]
     for number, event in enumerate(EVENTS, 1):
         terminal(Record(number, 0.0, event))
     assert "Loading the base model" in screen.text
@@ -153,9 +154,61 @@ def test_the_terminal_says_what_the_window_shows() -> None:
 
 
 def test_a_terminal_that_was_closed_ends_no_run() -> None:
-    terminal = Terminal(Screen(closed=True), is_live=True)  # type: ignore[arg-type]
+    terminal = Terminal(Screen(Stream(closed=True), is_live=True))  # type: ignore[arg-type]
     for number, event in enumerate(EVENTS, 1):
         terminal(Record(number, 0.0, event))
+
+
+def test_a_shorter_line_leaves_nothing_of_the_longer_one_before() -> None:
+    stream = Stream()
+    screen = Screen(stream, is_live=True)  # type: ignore[arg-type]
+    screen.renew("a long line")
+    screen.renew("short")
+    screen.say("said")
+    screen.renew("end", final=True)
+    assert shown(stream.text) == ["said", "end", ""]
+    assert "\x1b" not in stream.text
+
+
+def shown(text: str) -> list[str]:
+    """The lines as a console shows them that knows carriage returns only."""
+    lines = []
+    for raw in text.split("\n"):
+        line = ""
+        for piece in raw.split("\r"):
+            line = piece + line[len(piece) :]
+        lines.append(line.rstrip())
+    return lines
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")
+def test_a_line_is_as_wide_as_its_own_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    monkeypatch.setenv("COLUMNS", "500")  # of another terminal
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    with open(slave, "w", encoding="utf-8") as stream:  # noqa: PTH123  (a descriptor)
+        screen = Screen(stream, is_live=True)
+        screen.renew("x" * 100)
+        assert screen.room() == 39
+        assert os.read(master, 1000) == b"\r" + b"x" * 39
+    os.close(master)
+
+
+@pytest.mark.parametrize("blocked", ["log.txt", "lock", "events.jsonl"])
+def test_a_run_folder_that_can_not_be_written_is_a_sentence(
+    blocked: str, awkward: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = create(awkward, "run")
+    write_run(folder.run_file, run_of())
+    (folder.path / blocked).mkdir()
+    assert run("resume", str(folder.path)) == 2
+    printed = capfd.readouterr()
+    assert blocked in printed.err and "can not be used" in printed.err and "Traceback" not in printed.err + printed.out
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(5, "5 s"), (65, "1:05 min"), (7384, "2:03 h"), (float("nan"), "?")])

@@ -110,11 +110,12 @@ def test_ctrl_c_once_saves_and_ends_twice_ends_at_once(start: Start, folder: Run
     assert folder.read_status().state == done.outcome
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 @pytest.mark.skipif(os.name == "nt", reason="there is no polite end on Windows")
-def test_a_polite_end_of_the_system_saves(start: Start, folder: RunFolder) -> None:
+def test_a_polite_end_of_the_system_or_of_the_terminal_saves(start: Start, folder: RunFolder, name: str) -> None:
     process = start(folder, steps=100_000)
     wait_for(lambda: len(steps(folder)) > 2)
-    process.terminate()
+    process.send_signal(getattr(signal, name))
     assert process.wait(20) == 130
     assert reported(folder, events.Saved) and reported(folder, events.Done)[-1].outcome == "stopped"
 
@@ -158,6 +159,32 @@ def test_more_epochs_is_a_change_in_the_journal_and_in_the_run_file(start: Start
         say("The length was {before} epochs and is now {after} epochs.", before=10, after=12),
     )
     assert read_run(folder.run_file).training.epochs == 12
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGHUP")
+def test_under_nohup_the_end_of_the_terminal_changes_nothing(folder: RunFolder) -> None:
+    environment = dict(os.environ) | {"FAKE_WORKER": json.dumps({"steps": 100_000})}
+    command = ["nohup", sys.executable, "-m", "tests.fake_worker", "resume", str(folder.path)]
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **nowhere) as process:  # type: ignore[call-overload]
+        wait_for(lambda: len(steps(folder)) > 2)
+        process.send_signal(signal.SIGHUP)
+        count = len(steps(folder))
+        wait_for(lambda: len(steps(folder)) > count + 5)
+        process.kill()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error there")
+def test_a_reader_that_has_gone_does_not_change_how_a_run_ends(folder: RunFolder) -> None:
+    environment = dict(os.environ) | {"FAKE_WORKER": json.dumps({"seconds": 0.01})}
+    command = [sys.executable, "-m", "tests.fake_worker", "resume", str(folder.path), "--json"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 0
+        assert process.stderr.read() == b""
+    assert folder.read_status().state == "finished"
 
 
 def test_a_broken_run_file_is_told_in_the_journal_too(start: Start, folder: RunFolder) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import sys
@@ -14,7 +15,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainer.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED, EXIT_STOPPED, AthanorError, BadRunFile, Problem
+from trainer.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    AthanorError,
+    BadInput,
+    BadRunFile,
+    Problem,
+)
 from trainer.messages import Message, say
 
 SENDABLE = ("stop", "abort", "pause", "resume", "save", "sample")
@@ -38,6 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_FAILED
+    except OSError as error:
+        refused = _refused(error)
+        _complain(refused, getattr(chosen, "json", False))
+        return refused.exit_code
 
 
 def _train(chosen: argparse.Namespace) -> int:
@@ -67,12 +81,12 @@ def _work(path: Path, epochs: int | None, *, as_json: bool) -> int:
     from trainer.ipc import events
     from trainer.ipc.journal import Record, encode
     from trainer.ipc.runfolder import open_folder
-    from trainer.terminal import Terminal
+    from trainer.terminal import Screen, Terminal
     from trainer.training import train
 
     folder = open_folder(path)
     with worker.output_to_log(folder.log) as stream:
-        terminal = Terminal(stream, is_live=stream.isatty() and not as_json)
+        terminal = Terminal(Screen(stream, is_live=stream.isatty() and not as_json))
 
         def as_line(record: Record) -> None:
             terminal.say(encode(record).decode())
@@ -217,6 +231,15 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
+
+
+def _refused(error: OSError) -> AthanorError:
+    """What the system has refused, as a sentence: a folder that can not be written, a disk that is full or has gone."""
+    reason = error.strerror or type(error).__name__
+    what = say("{file} can not be used ({reason}).", file=str(error.filename or "?"), reason=reason)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return AthanorError(what, say("Make room on that disk, then start again."))
+    return BadInput(what, say("Check that it is there, and that you may read and write it."))
 
 
 def _complain(error: AthanorError, as_json: bool) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
 from trainer.ipc import events
@@ -42,18 +45,63 @@ class Pace:
         return self.seconds * num_steps
 
 
+def write_quietly(stream: TextIO, text: str) -> bool:
+    """Write and flush. False when the terminal was closed or the reader has gone: the work goes on in silence."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        if stream is sys.stdout:  # Python would flush it once more at its end, and exit with 120
+            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (for the rest of the process)
+        return False
+    return True
+
+
 @dataclass
-class Terminal:
-    """A listener of the station that writes to `stream`. Renews one line where the stream is a terminal."""
+class Screen:
+    """Lines on `stream`, and a last one that renews itself where the stream is a terminal (`is_live`).
+
+    A line is renewed by going back to its start and overwriting it with blanks: every console knows that, while older ones
+    of Windows show the usual escape sequences as they are.
+    """
 
     stream: TextIO
     is_live: bool
+    _shown: int = 0  # characters of the line that stands there
+
+    def say(self, text: str) -> None:
+        """Write a line of its own, in place of the one that renews itself."""
+        self._write(f"\r{' ' * self._shown}\r{text}\n" if self._shown else f"{text}\n")
+        self._shown = 0
+
+    def renew(self, text: str, *, final: bool = False) -> None:
+        """Show `text` as the last line, as much of it as there is room for; `final` leaves it standing."""
+        line = text[: self.room()]
+        self._write(f"\r{line.ljust(self._shown)}" + ("\n" if final else ""))
+        self._shown = 0 if final else len(line)
+
+    def room(self) -> int:
+        """How many characters fit in a line. The stream is asked, since stdout may be the log by now."""
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns - 1
+        except (OSError, ValueError, AttributeError):
+            return shutil.get_terminal_size().columns - 1
+
+    def _write(self, text: str) -> None:
+        if not write_quietly(self.stream, text):
+            self.is_live = False
+
+
+@dataclass
+class Terminal:
+    """A listener of the station that shows every event on a screen."""
+
+    screen: Screen
     total_steps: int = 0
     pace: Pace = field(default_factory=Pace)
     _loss: float = math.nan
     _stage: str = ""
     _drawn: float = 0.0
-    _line_is_open: bool = False
 
     def __call__(self, record: Record) -> None:
         match record.event:
@@ -76,22 +124,19 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Write a line of its own."""
-        self._write(("\r\x1b[K" if self._line_is_open else "") + text + "\n")
-        self._line_is_open = False
+        self.screen.say(text)
 
     def progress(self, done: int, total: int, text: str, *, final: bool = False) -> None:
         """Renew the line of progress, its bar as wide as there is room; `final` leaves it standing."""
-        now = time.monotonic()
-        if not final and now - self._drawn < (REDRAW_S if self.is_live else PLAIN_S):
+        now, live = time.monotonic(), self.screen.is_live
+        if not final and now - self._drawn < (REDRAW_S if live else PLAIN_S):
             return
         self._drawn = now
-        if not self.is_live:
-            self._write(f"{bar(done, total)}  {text}\n")
+        if not live:
+            self.say(f"{bar(done, total)}  {text}")
             return
-        room = shutil.get_terminal_size().columns - 1
-        line = f"{bar(done, total, min(BAR_WIDTH, max(4, room - len(text) - 9)))}  {text}"
-        self._write(f"\r\x1b[K{line[:room]}" + ("\n" if final else ""))
-        self._line_is_open = not final
+        width = min(BAR_WIDTH, max(4, self.screen.room() - len(text) - 9))
+        self.screen.renew(f"{bar(done, total, width)}  {text}", final=final)
 
     def _on_step(self, step: events.Step) -> None:
         self.pace.add(step.seconds)
@@ -109,17 +154,10 @@ class Terminal:
         words = STAGES.get(stage.name, stage.name.capitalize())
         if stage.name != self._stage:
             self._stage, self._drawn = stage.name, 0.0
-            if stage.name not in ("sampling", "saving") or not self.is_live:
+            if stage.name not in ("sampling", "saving") or not self.screen.is_live:
                 self.say(f"{words} …")
         if stage.total:
             self.progress(stage.done, stage.total, f"{words}  {stage.done}/{stage.total}")
-
-    def _write(self, text: str) -> None:
-        try:
-            self.stream.write(text)
-            self.stream.flush()
-        except (OSError, ValueError):
-            self.is_live = False  # the terminal was closed; the run goes on
 
 
 def bar(done: int, total: int, width: int = BAR_WIDTH) -> str:

@@ -128,7 +128,7 @@ def output_to_log(log: Path) -> Iterator[TextIO]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with log.open("ab") as target, os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace") as terminal:
+    with log.open("ab") as target, _terminal() as terminal:
         os.dup2(target.fileno(), 1)
         os.dup2(target.fileno(), 2)
         with _plain_streams(), _fault_reports(target.fileno()):
@@ -140,6 +140,17 @@ def output_to_log(log: Path) -> Iterator[TextIO]:
                 for number, descriptor in enumerate(kept, 1):
                     os.dup2(descriptor, number)
                     os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[TextIO]:
+    """A stream of its own to where descriptor 1 leads; that nobody reads it any more is no error."""
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="replace")
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(OSError):
+            stream.close()
 
 
 @contextlib.contextmanager
@@ -173,7 +184,8 @@ def _fault_reports(descriptor: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_are_commands(station: Station) -> Iterator[None]:
-    """Ctrl+C once (or a polite request of the system to end) saves and ends; twice ends now; three times breaks off."""
+    """Ctrl+C once (or a polite request of the system to end, or the terminal's end) saves and ends; twice ends now; three
+    times breaks off. Under nohup the end of the terminal changes nothing."""
     asked: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -182,7 +194,8 @@ def _signals_are_commands(station: Station) -> Iterator[None]:
             raise KeyboardInterrupt
         station.command(Command("stop" if len(asked) == 1 else "abort"))
 
-    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Protocol, TextIO
 
 from trainer.ipc.events import Event, Failed, Stage, Warning_, from_json, to_json
 from trainer.messages import Message
+from trainer.terminal import REDRAW_S, Screen, bar, duration, write_quietly
 
 VERSION = 1
 
@@ -110,16 +108,15 @@ class JsonLines:
         self._stream = stream
 
     def __call__(self, event: Event) -> None:
-        _write(self._stream, json.dumps(to_json(event)) + "\n")
+        write_quietly(self._stream, json.dumps(to_json(event)) + "\n")
 
 
 class Terminal:
     """Events as text: one progress line that renews itself, and a line for whatever is worth reading afterwards."""
 
     def __init__(self, stream: TextIO, show_captions: bool) -> None:
-        self._stream = stream
+        self._screen = Screen(stream, is_live=stream.isatty())
         self._show_captions = show_captions
-        self._width = 0
         self._last = 0.0
 
     def __call__(self, event: Event) -> None:
@@ -127,23 +124,18 @@ class Terminal:
             self._progress(event)
         elif isinstance(event, Captioned):
             if self._show_captions:
-                self._line(f"{event.picture}: {event.caption}")
+                self._screen.say(f"{event.picture}: {event.caption}")
         elif not isinstance(event, Stage):
-            self._line(_text(event))
+            self._screen.say(_text(event))
 
     def _progress(self, event: Progress) -> None:
         """Renew the progress line ten times a second at most; a file or pipe gets none."""
-        if not self._stream.isatty() or (time.monotonic() - self._last < 0.1 and event.done < event.total):
+        now = time.monotonic()
+        if not self._screen.is_live or (now - self._last < REDRAW_S and event.done < event.total):
             return
-        self._last = time.monotonic()
-        left = "" if event.seconds_left < 0 else f"  {event.seconds_left:.0f} s left"
-        text = f"{event.done}/{event.total}{left}"
-        _write(self._stream, "\r" + text.ljust(self._width))
-        self._width = len(text)
-
-    def _line(self, text: str) -> None:
-        _write(self._stream, ("\r" + " " * self._width + "\r" if self._width else "") + text + "\n")
-        self._width = 0
+        self._last = now
+        left = "" if event.seconds_left < 0 else f"  {duration(event.seconds_left)} left"
+        self._screen.renew(f"{bar(event.done, event.total)}  {event.done}/{event.total}{left}")
 
 
 def _text(event: Event) -> str:
@@ -160,13 +152,3 @@ def _text(event: Event) -> str:
         case Finished():
             return "\n".join([str(event.message), *event.backups])
     raise AssertionError(f"no text for {event.kind}")
-
-
-def _write(stream: TextIO, text: str) -> None:
-    """Write and flush; when the reader has gone the work goes on in silence."""
-    try:
-        stream.write(text)
-        stream.flush()
-    except (BrokenPipeError, ValueError):
-        if stream is sys.stdout:
-            sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for the rest of the process

@@ -175,9 +175,11 @@ class ExportDialog(QDialog):
         if self._target is not None:
             place = str(self._target.lora_folder)
             text = tr("{program}: the file goes to {folder}.", program=self._target.program, folder=place)
+            if not self._target.program:
+                text = tr("A plain folder: the file goes right into it.")
             set_role(self.found, "good")
         elif folder:
-            text = tr("This is not the folder of a WebUI that Athanor knows (A1111, Forge, ComfyUI).")
+            text = tr("There is no such folder.")
             set_role(self.found, "problem")
         else:
             text = tr("Choose the folder that the program was installed in.")

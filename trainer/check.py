@@ -94,10 +94,9 @@ def _output_problems(run: RunFile) -> Iterator[Problem]:
             what = say("{path} is a file, not a folder.", path=str(blocking))
             yield Problem("output.folder", what, say("Choose another folder."), run.output.folder)
     if run.output.export_to and find_target(Path(run.output.export_to)) is None:
-        what = say("{path} is not the folder of a WebUI that Athanor knows.", path=run.output.export_to)
-        yield Problem(
-            "output.export_to", what, say("Choose the folder of A1111, Forge or ComfyUI."), run.output.export_to
-        )
+        what = say("There is no folder {path}.", path=run.output.export_to)
+        todo = say("Choose the folder of the program that draws, or a plain folder.")
+        yield Problem("output.export_to", what, todo, run.output.export_to)
 
 
 def _pictures(run: RunFile, on_progress: Progress | None) -> tuple[Index | None, list[Problem]]:

@@ -1,58 +1,46 @@
-"""Places a finished LoRA in the folder of the program that draws with it: model, preview picture and notes. No torch.
+"""Places what was trained in the folder of the program that draws with it: model, preview picture and notes. No torch.
 
-A program's folder is known by what is in it. The model goes last, so that a program never sees a half-placed one.
+A program's folder is known by what is in it; `PROGRAMS` is the table, `trainer/targets` has a file a program. The model
+goes last, so that a program never sees a half-placed one.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from trainer.errors import AthanorError, BadInput
-from trainer.files import atomic_path, free_bytes, write_json
+from trainer.files import atomic_path, free_bytes
 from trainer.hashes import model_hashes
 from trainer.messages import Message, say
-from trainer.models.header import inspect_file
+from trainer.models.header import ModelFacts, inspect_file
 from trainer.models.safetensors_file import Header, NotSafetensors, copied_header, read_header
+from trainer.targets import comfyui, fooocus, stability_matrix, swarmui, webui
+from trainer.targets.base import Card, Kind, Program, Target, existing_first
+from trainer.targets.installs import look_for_installs, models_in, well_known_places
+from trainer.targets.refresh import refresh
 
+__all__ = [
+    "PROGRAMS", "Conflict", "Kind", "Target", "export_to", "find_target", "known_installs", "models_in", "name_problem",
+    "refresh",
+]  # fmt: skip
+
+# The more particular first: a StabilityMatrix holds other programs, Fooocus has a webui.py too.
+PROGRAMS: tuple[Program, ...] = tuple(
+    program for module in (stability_matrix, swarmui, fooocus, webui, comfyui) for program in module.programs()
+)
+KINDS: Mapping[str, Kind] = {
+    "lora": "lora", "base": "checkpoint", "embedding": "embedding", "vae": "vae", "hypernetwork": "hypernetwork",
+}  # fmt: skip
 _CHUNK = 1 << 22
+_MAX_ABOVE = 12  # folders between a program's root and one that was chosen in it
+_NAMESAKE_FILES, _NAMESAKE_SECONDS = 2000, 1.0
 _FORBIDDEN = set('<>:"/\\|?*') | {chr(code) for code in range(32)}
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-_SD_VERSIONS = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "flux": "Flux"}
-
-
-@dataclass(frozen=True)
-class Program:
-    """A program by the signs in its folder (all must be there), and where in it LoRAs lie."""
-
-    name: str
-    signs: tuple[str, ...]
-    loras: tuple[str, ...]
-    notes: bool  # reads `<stem>.json`
-
-
-PROGRAMS = (  # the more particular first: Forge has all that A1111 has
-    Program("Stable Diffusion WebUI Forge", ("webui.py", "modules_forge"), ("models/Lora",), notes=True),
-    Program("Stable Diffusion WebUI", ("webui.py", "modules"), ("models/Lora",), notes=True),
-    Program("ComfyUI", ("main.py", "comfy"), ("models/loras",), notes=False),
-)
-_INSIDE = ("", "webui", "stable-diffusion-webui", "stable-diffusion-webui-forge", "ComfyUI")  # portable packages
-
-
-@dataclass(frozen=True)
-class Target:
-    """A program found: its name, its root, and the folder that takes LoRAs (made when something is placed)."""
-
-    program: str
-    root: Path
-    lora_folder: Path
-    notes: bool
 
 
 class Conflict(AthanorError):
@@ -70,22 +58,76 @@ class Conflict(AthanorError):
 
 
 def find_target(folder: Path | str) -> Target | None:
-    """The program whose folder this is; one of its inner folders or a portable package around it will do as well."""
-    folder = Path(folder)
+    """The program whose folder this is, None where there is no such folder.
+
+    Its root, any folder in it, and a portable package around it will do. A folder in one of the program's own model
+    folders is where files of that kind then go. A folder of no program is a target itself, with pictures and notes as
+    the WebUI has them.
+    """
     try:
-        roots = [folder / inner for inner in _INSIDE] + list(folder.parents)[:3]
-        return next((target for root in roots if (target := _at(root)) is not None), None)
+        folder = Path(folder)
+        if not folder.is_dir():
+            return None
+        target = _at_or_inside(folder)
+        for root in list(folder.parents)[:_MAX_ABOVE]:
+            target = target or _at(root)
+        return _narrowed(target, folder) if target is not None else _plain(folder)
     except (OSError, ValueError):
         return None
 
 
+def _at_or_inside(folder: Path) -> Target | None:
+    """The program whose root this is, or which a portable package holds in a folder of its own."""
+    inner = dict.fromkeys(folder / name for program in PROGRAMS for name in program.inside)
+    return next((target for root in (folder, *inner) if (target := _at(root)) is not None), None)
+
+
 def _at(root: Path) -> Target | None:
+    """The program whose root this is."""
     for program in PROGRAMS:
-        if all((root / sign).exists() for sign in program.signs):
-            places = [root / place for place in program.loras]
-            chosen = next((place for place in places if place.is_dir()), places[0])
-            return Target(program.name, root, chosen, program.notes)
+        folders = program.locate(root)
+        if folders is not None:
+            return Target(program.name, root, folders, program.notes, program.previews, program.api)
     return None
+
+
+def _narrowed(target: Target, chosen: Path) -> Target:
+    """The target with the chosen folder before the others of its kind, if it is one of them or within one."""
+    if chosen == target.root:
+        return target
+    folders = dict(target.folders)
+    for kind, places in target.folders.items():
+        if any(place == chosen or place in chosen.parents for place in places):
+            folders[kind] = tuple(dict.fromkeys([chosen, *places]))
+    return Target(target.program, target.root, folders, target.notes, target.previews, target.api)
+
+
+def _plain(folder: Path) -> Target:
+    """A folder of no program: everything goes right into it."""
+    kinds: tuple[Kind, ...] = ("lora", "checkpoint", "embedding", "vae", "hypernetwork")
+    return Target("", folder, {kind: (folder,) for kind in kinds}, (webui.webui_notes,))
+
+
+def known_installs(also: Iterable[Path | str] = ()) -> tuple[Target, ...]:
+    """The programs found on this machine in well-known places, and those whose folders are in `also` (used before).
+
+    Lists a few folders and walks no disk; it takes milliseconds, and at most some seconds where a disk sleeps. Any
+    thread but the window's. Packages of a StabilityMatrix are found with it.
+    """
+    given = [target for folder in also if (target := find_target(folder)) is not None and target.program]
+    found = [*given, *look_for_installs(_at_or_inside, [*_packages(given), *well_known_places()])]
+    found += [target for place in _packages(found) if (target := _at(place)) is not None]
+    return tuple({os.path.realpath(target.root): target for target in found}.values())
+
+
+def _packages(targets: Iterable[Target]) -> Iterator[Path]:
+    """The programs inside StabilityMatrix libraries among the targets."""
+    for target in targets:
+        if target.program == "StabilityMatrix":
+            try:
+                yield from stability_matrix.packages(target.root)
+            except OSError:
+                continue
 
 
 def name_problem(name: str) -> Message | None:
@@ -108,43 +150,70 @@ def export_to(
     preferred_weight: float = 0.0,
     overwrite: bool = False,
 ) -> Path:
-    """Place a LoRA file in a program's folder and return where it lies now.
+    """Place a LoRA, a checkpoint, an embedding, a VAE or a hypernetwork, and return where it lies now.
 
     Args:
         target: from `find_target`.
-        source: the LoRA, a .safetensors of ours or of another program.
+        source: the file, ours or of another program; what it is decides the folder.
         name: of the new file, without ending; the program shows it.
         preview: a PNG for the program's card.
         activation_text: what a click on the card adds to the prompt.
         preferred_weight: 0 is the program's own default.
-        overwrite: replace files of that name; the notes in `<name>.json` are merged in any case, never lost.
+        overwrite: replace files of that name; notes beside them are merged in any case, never lost.
 
     Raises:
         Conflict: files of that name are there and `overwrite` was not given. Nothing was changed.
-        BadInput: the name or the source cannot be used.
+        BadInput: the name or the source cannot be used, or the program has no place for it.
         AthanorError: the folder cannot be written, or the disk is full. What lay there before is whole.
     """
     problem = name_problem(name)
     if problem is not None:
         raise BadInput(problem)
-    goal = target.lora_folder / f"{name}.safetensors"
-    picture = target.lora_folder / f"{name}.preview.png"
-    _check_conflict([goal] + ([picture] if preview is not None else []), overwrite)
+    facts = inspect_file(source)
+    kind, folder = _destination(target, source, facts)
+    goal = folder / f"{name}{source.suffix.lower()}"
+    picture = folder / f"{name}.preview.png" if preview is not None and target.previews else None
+    if _same(source, goal):
+        raise BadInput(say("{path} lies there already.", path=str(goal)), say("Choose another name or folder."))
+    _check_conflict([goal] + ([picture] if picture is not None else []), overwrite)
     try:
-        header = read_header(source)
-        _check_space(goal, header)
+        _check_space(goal, source.stat().st_size)
         with atomic_path(goal) as temporary:
-            _copy_renamed(source, header, temporary, name)
-            if preview is not None:
+            _copy_model(source, temporary, kind, name, activation_text, target, goal)
+            if preview is not None and picture is not None:
                 _copy_picture(preview, picture)
-            if target.notes:
-                _merge_notes(goal.with_suffix(".json"), source, activation_text, preferred_weight)
+            card = Card(goal, temporary, kind, facts.family, name, activation_text, preferred_weight)
+            for write_notes in target.notes:
+                write_notes(card)
     except NotSafetensors as error:
         text = say("{path} cannot be exported: {reason}.", path=str(source), reason=error.why)
         raise BadInput(text) from error
     except OSError as error:
-        raise _write_error(error, target.lora_folder) from error
+        raise _write_error(error, folder) from error
     return goal
+
+
+def _destination(target: Target, source: Path, facts: ModelFacts) -> tuple[Kind, Path]:
+    """What the file is, and the folder for it. Raises BadInput."""
+    kind = KINDS.get(facts.kind)
+    if source.is_dir():
+        raise BadInput(
+            say("{path} is a folder; these programs want one file.", path=str(source)),
+            say("Convert it to a single file first (tools convert)."),
+        )
+    if kind is None:
+        raise BadInput(say("{path} cannot be exported: {reason}", path=str(source), reason=facts.problem or facts.summary))
+    folder = target.folder(kind)
+    if folder is None:
+        raise BadInput(
+            say("{program} has no folder for this. {summary}", program=target.program, summary=facts.summary),
+            say("Choose another program, or a plain folder."),
+        )
+    return kind, folder
+
+
+def _same(source: Path, goal: Path) -> bool:
+    return goal.exists() and os.path.samefile(source, goal)
 
 
 def _check_conflict(files: list[Path], overwrite: bool) -> None:
@@ -153,9 +222,8 @@ def _check_conflict(files: list[Path], overwrite: bool) -> None:
         raise Conflict(there)
 
 
-def _check_space(goal: Path, header: Header) -> None:
-    free = free_bytes(goal.parent)
-    if free < header.file_bytes + (1 << 20):
+def _check_space(goal: Path, num_bytes: int) -> None:
+    if free_bytes(goal.parent) < num_bytes + (1 << 20):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(goal))
 
 
@@ -175,36 +243,6 @@ def _write_error(error: OSError, folder: Path) -> AthanorError:
     return AthanorError(say("Exporting failed at {path}: {reason}.", path=name, reason=error.strerror or str(error)))
 
 
-def _merge_notes(path: Path, source: Path, activation_text: str, preferred_weight: float) -> None:
-    """Fill the WebUI's notes beside the model; what the user wrote there before stays."""
-    notes = _old_notes(path)
-    family = inspect_file(source).family
-    new: dict[str, Any] = {"sd version": _SD_VERSIONS.get(family or "", "Unknown")}
-    if activation_text:
-        new["activation text"] = activation_text
-    if preferred_weight:
-        new["preferred weight"] = preferred_weight
-    blank = {"description": "", "sd version": "Unknown", "activation text": "", "preferred weight": 0.0,
-             "negative text": "", "notes": ""}  # fmt: skip
-    write_json(path, {**blank, **notes, **new}, indent=4)
-
-
-def _old_notes(path: Path) -> Mapping[str, Any]:
-    """The notes that are there. Raises BadInput for a file that is no such notes: it is not ours to replace."""
-    if not path.exists():
-        return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError:
-        data = None
-    if not isinstance(data, dict):
-        raise BadInput(
-            say("{path} holds something else than the WebUI's notes on a model.", path=str(path)),
-            say("Move it away or choose another name."),
-        )
-    return data
-
-
 def _copy_picture(source: Path, goal: Path) -> None:
     """Copy a PNG with all that is written in it. Raises BadInput for another kind of file."""
     with source.open("rb") as handle:
@@ -214,12 +252,54 @@ def _copy_picture(source: Path, goal: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def _copy_renamed(source: Path, header: Header, goal: Path, name: str) -> None:
-    """Copy a LoRA with `ss_output_name` = `name`: two files with the same one hide each other in the WebUI.
+def _copy_model(source: Path, goal: Path, kind: Kind, name: str, words: str, target: Target, final: Path) -> None:
+    """Copy the weights byte by byte; a LoRA's header gets its own name, and the words that call it up."""
+    if kind != "lora" or source.suffix.lower() not in (".safetensors", ".sft"):
+        with goal.open("wb") as handle:
+            for piece in _pieces(source, 0):
+                handle.write(piece)
+        return
+    header = read_header(source)
+    changes = {"ss_output_name": _alias(name, target, final)}
+    if words and any(key.startswith("modelspec.") for key in header.metadata):
+        changes["modelspec.trigger_phrase"] = words
+    _copy_renamed(source, header, goal, changes)
+
+
+def _alias(name: str, target: Target, goal: Path) -> str:
+    """A name for the header that no other LoRA of the program has: where two have one, the WebUI hides both."""
+    taken = {alias for path in _namesakes(target, goal) for alias in (path.stem, _output_name(path))}
+    alias, number = name, 2
+    while alias in taken:
+        alias, number = f"{name}-{number}", number + 1
+    return alias
+
+
+def _namesakes(target: Target, goal: Path) -> Iterator[Path]:
+    """The other LoRAs of a program: so many at most, and so long at most."""
+    end, left = time.monotonic() + _NAMESAKE_SECONDS, _NAMESAKE_FILES
+    for folder in existing_first(target.folders["lora"]):
+        for path in folder.rglob("*.safetensors"):
+            left -= 1
+            if left < 0 or time.monotonic() > end:
+                return
+            if path != goal:
+                yield path
+
+
+def _output_name(path: Path) -> str:
+    try:
+        return read_header(path).metadata.get("ss_output_name", "")
+    except (OSError, NotSafetensors):
+        return ""
+
+
+def _copy_renamed(source: Path, header: Header, goal: Path, changes: Mapping[str, str]) -> None:
+    """Copy a LoRA with some of its metadata changed.
 
     Tensors are copied byte by byte. The model hash is of the tensors and stays; the legacy hash moves with the header.
     """
-    metadata = {**header.metadata, "ss_output_name": name}
+    metadata = {**header.metadata, **changes}
     if "sshs_model_hash" in metadata:
         hashed = {key: value for key, value in metadata.items() if key.startswith("ss_")}
         metadata |= model_hashes(copied_header(header, hashed), _pieces(source, header.data_start))

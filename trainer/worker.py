@@ -242,8 +242,8 @@ def place(run: RunFile, folder: RunFolder, source: Path) -> Path:
     target = find_target(Path(run.output.export_to))
     if target is None:
         raise BadInput(
-            say("{path} is not the folder of a WebUI that Athanor knows.", path=run.output.export_to),
-            say("Choose the folder of A1111, Forge or ComfyUI."),
+            say("There is no folder {path}.", path=run.output.export_to),
+            say("Choose the folder of the program that draws, or a plain folder."),
         )
     pictures = sorted(folder.samples.glob("*.png"), key=lambda path: path.stat().st_mtime)
     preview = pictures[-1] if pictures else None

@@ -57,7 +57,7 @@ def test_a_folder_that_is_no_webui_and_a_bad_name_can_not_be_exported_to(
 ) -> None:
     parent = QWidget()
     dialog = ExportDialog(parent, Preferences(), Offer(offer.files, (), "", str(tmp_path / "nothing")))
-    wait(lambda: "not the folder of a WebUI" in dialog.found.text())
+    wait(lambda: "no such folder" in dialog.found.text())
     assert not dialog.export.isEnabled()
     dialog.target.set_value(offer.target)
     dialog._look_at_target()

@@ -1,0 +1,1 @@
+"""The programs that draw with what was trained: one file a program (or family of programs), found by content. No torch."""

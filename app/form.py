@@ -25,6 +25,7 @@ from app.editors import (
 from app.i18n import joined, tr, translate_message, translate_trainer
 from app.path_editor import PathEditor
 from app.preferences import Preferences
+from app.slices import Pieces, Slices, Task
 from app.widgets.basics import Fold, label, set_role, tool_button
 from trainer.config.fields import Info, bounds_of, item_section, plain_type
 from trainer.config.run import sections
@@ -161,37 +162,51 @@ class Form(QWidget):
     """Rows of several places; advanced ones under "More settings", which stays as it was left."""
 
     def __init__(
-        self, draft: Draft, preferences: Preferences, keys: Sequence[str], *, name: str, only: Iterable[str] = ()
+        self, draft: Draft, preferences: Preferences, slices: Slices, keys: Sequence[str], *, name: str
     ) -> None:
         """`keys`: sections ("optimizer") or places ("training.epochs"); `name`: under which the fold is remembered."""
         super().__init__()
-        self.draft = draft
+        self.draft, self._slices = draft, slices
         self.rows: dict[str, Row] = {}
         self._hidden: set[str] = set()
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(theme.px(1.5 * theme.SPACE))
+        self._column = QVBoxLayout(self)
+        self._column.setContentsMargins(0, 0, 0, 0)
+        self._column.setSpacing(theme.px(1.5 * theme.SPACE))
         found = list(places_of(keys))
-        basic = [place for place in found if _line_of(place)[1].level == "basic"]
-        more = [place for place in found if place not in basic]
-        for place in basic:
-            column.addWidget(self._row(place))
+        self._basic = [place for place in found if _line_of(place)[1].level == "basic"]
+        self._more = [place for place in found if place not in self._basic]
+        self._rest: Task | None = None  # makes the advanced rows
         self.fold: Fold | None = None
-        self._more = more
-        if more:
+        if self._more:
             self.fold = Fold(tr("More settings"), f"more.{name}", preferences)
-            self.fold.toggled.connect(self._build_more)
-            column.addWidget(self.fold)
-            self._build_more(self.fold.is_open)
+            self.fold.toggled.connect(self._on_folded)
+            self._column.addWidget(self.fold)
         draft.changed.connect(self._on_changed)
         draft.checked.connect(self._on_checked)
         self._show_count()
 
-    def _build_more(self, is_open: bool) -> None:
+    def build(self) -> Pieces:
+        """The rows, one after the other: those under "More settings" only if they are unfolded."""
+        for number, place in enumerate(self._basic):
+            self._column.insertWidget(number, self._row(place))
+            yield
+        self._unfold_for_errors()
+        if self.fold is not None:
+            self._on_folded(self.fold.is_open)
+        while self._rest is not None and not self._rest.is_done:
+            self._rest.go_on()
+            yield
+
+    def _on_folded(self, is_open: bool) -> None:
         """The advanced rows are made when they are first looked at."""
-        if is_open and self.fold is not None and self._more and self._more[0] not in self.rows:
-            for place in self._more:
-                self.fold.body.addWidget(self._row(place))
+        if is_open and self._rest is None:
+            self._rest = self._slices.start(self._advanced_rows())
+
+    def _advanced_rows(self) -> Pieces:
+        assert self.fold is not None
+        for place in self._more:
+            self.fold.body.addWidget(self._row(place))
+            yield
 
     def _row(self, place: str) -> Row:
         row = Row(self.draft, place)
@@ -209,6 +224,9 @@ class Form(QWidget):
     def _on_checked(self) -> None:
         for row in self.rows.values():
             row.show_problems()
+        self._unfold_for_errors()
+
+    def _unfold_for_errors(self) -> None:
         if self.fold and not self.fold.is_open and any(self._has_error(place) for place in self._more):
             self.fold.set_open(True, remember=False)
 
@@ -226,6 +244,8 @@ class Form(QWidget):
         """Unfold and focus the row of a place; False if it is not in this form."""
         if self.fold is not None and place in self._more:
             self.fold.set_open(True)
+            assert self._rest is not None
+            self._rest.finish()
         row = self.rows.get(place)
         if row is None:
             return False

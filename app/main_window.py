@@ -13,7 +13,6 @@ from PySide6.QtWidgets import (
     QMainWindow,
     QMenu,
     QMessageBox,
-    QStackedWidget,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -25,10 +24,12 @@ from app.files_menu import RunFiles
 from app.form import Row
 from app.i18n import tr
 from app.machine import Machine
-from app.pages import PAGES, WIZARD, build, page_of
+from app.page_stack import PageStack
+from app.pages import PAGES, WIZARD, page_of
 from app.pages.base import Context, Page
 from app.preferences import Preferences
 from app.search import SearchBox
+from app.slices import Slices
 from app.starting import Starter
 from app.widgets.basics import tool_button
 from app.widgets.help_panel import WIDTH as HELP_WIDTH
@@ -38,6 +39,7 @@ from app.widgets.sidebar import Sidebar
 from app.widgets.strip import Strip
 
 SIZE, LEAST = (1280, 800), (900, 600)
+AHEAD_MS = 600  # after the first paint, and after the first look for runs
 NARROW_BELOW = 900  # design pixels of width: below, the sidebar is icons alone
 
 
@@ -48,10 +50,10 @@ class MainWindow(QMainWindow):
         super().__init__()
         self.preferences = preferences
         self.draft = Draft(parent=self)
-        self.machine = Machine(self)
         self.context = Context(
-            self.draft, preferences, self.machine, jump=self.jump, open_page=self.open_page, rebuild=self.rebuild
-        )
+            self.draft, preferences, Machine(self), Slices(self),
+            jump=self.jump, open_page=self.open_page, rebuild=self.rebuild,
+        )  # fmt: skip
         self.run_files = RunFiles(self, self.context)
         self.starter = Starter(self, self.context)
         self.context.open_file = self.run_files.open
@@ -60,7 +62,6 @@ class MainWindow(QMainWindow):
         self.context.start = self.starter.start
         self.setWindowIcon(icons.app_icon())
         self.setMinimumSize(*LEAST)
-        self._pages: dict[str, QWidget] = {}
         self._help_asked = False
         self._history: list[str] = []
         self._place_in_history = -1
@@ -76,6 +77,7 @@ class MainWindow(QMainWindow):
         self.open_page(preferences.get("page"))
         QGuiApplication.styleHints().colorSchemeChanged.connect(self._follow_system)
         QTimer.singleShot(300, self, self.starter.look_for_runs)
+        QTimer.singleShot(AHEAD_MS, self, self._build_ahead)
         if file is not None:
             QTimer.singleShot(0, self, lambda: self.run_files.open_path(file))
 
@@ -89,7 +91,7 @@ class MainWindow(QMainWindow):
         across.setSpacing(0)
         self.sidebar = Sidebar()
         self.sidebar.chosen.connect(self.open_page)
-        self.stack = QStackedWidget()
+        self.stack = PageStack(self.context, self.starter.with_runs)
         self.help = HelpPanel()
         self.help.closed.connect(lambda: self._fold_help(True))
         across.addWidget(self.sidebar)
@@ -110,7 +112,6 @@ class MainWindow(QMainWindow):
         column.addLayout(across, 1)
         column.addWidget(self.strip)
         self.setCentralWidget(ground)
-        self._pages = {}
         self._show_title()
         self._show_marks()
 
@@ -145,11 +146,11 @@ class MainWindow(QMainWindow):
 
     def rebuild(self) -> None:
         """Put language, theme and scale of the preferences in force and build all widgets again."""
+        self.context.slices.clear()
         old = self.takeCentralWidget()
         if old is not None:  # at once: a style for widgets that are about to go would be work for nothing
             old.deleteLater()
             QCoreApplication.sendPostedEvents(old, QEvent.Type.DeferredDelete)
-        self._pages = {}
         apply_look(self.preferences)
         self._build()
         self._relabel_actions()
@@ -157,6 +158,11 @@ class MainWindow(QMainWindow):
         key, self.page_key = self.page_key, ""
         self.open_page(key)
         self._show_running()
+        QTimer.singleShot(AHEAD_MS, self, self._build_ahead)
+
+    def _build_ahead(self) -> None:
+        """Pages that were not opened yet are built while nobody waits, so that opening them takes no time."""
+        self.stack.build_ahead(list(PAGES))
 
     def _follow_system(self, _scheme: object = None) -> None:
         """The system went dark or light."""
@@ -166,20 +172,15 @@ class MainWindow(QMainWindow):
     # ---- pages ----
 
     def open_page(self, key: str, *, remember: bool = True) -> None:
-        """Show a page, built on its first visit."""
+        """Show a page: at once what is built of it, and the rest within a moment."""
         key = key if key in PAGES else WIZARD[0].key
         if key == self.page_key:
             return
-        if PAGES[key] not in WIZARD and key != "settings":
-            self.starter.runs()
-        if key not in self._pages:
-            self._pages[key] = build(key, self.context)
-            self.stack.addWidget(self._pages[key])
         self.page_key = key
-        self.stack.setCurrentWidget(self._pages[key])
+        self.stack.open(key)
         self.sidebar.set_current(key)
         self.preferences.set("page", key)
-        page = self._pages[key]
+        page = self.stack.currentWidget()
         self.help.set_page(page.advice() if isinstance(page, Page) else [])
         self._adapt_to_width()
         if remember:
@@ -189,9 +190,11 @@ class MainWindow(QMainWindow):
         self._visit(key)
 
     def page(self, key: str) -> QWidget:
-        """A page, built if need be."""
+        """Show a page and give it whole, which may take a moment (tests and scripts ask for it)."""
+        if PAGES[key].needs_runs:
+            self.starter.runs()
         self.open_page(key)
-        return self._pages[key]
+        return self.stack.whole(key)
 
     def _visit(self, key: str) -> None:
         visited = self.preferences.get("visited", [])
@@ -208,9 +211,8 @@ class MainWindow(QMainWindow):
     def jump(self, place: str) -> None:
         """Show the setting at a place and focus it."""
         key = page_of(place)
-        page = self.page(key)
-        if isinstance(page, Page):
-            page.reveal(place)
+        self.open_page(key)
+        self.stack.when_built(key, lambda page: page.reveal(place) if isinstance(page, Page) else None)
 
     def jump_to_first_problem(self) -> None:
         problems = self.draft.errors or self.draft.problems

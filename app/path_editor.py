@@ -6,33 +6,39 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PySide6.QtCore import QUrl
 from PySide6.QtWidgets import QFileDialog, QLineEdit, QMenu, QWidget
 
 from app import theme
 from app.editors import Editor
 from app.i18n import tr
-from app.widgets.basics import button, dropped_paths, set_flag
+from app.widgets.basics import accept_paths, button, dropped_paths, set_flag
 
 
 class _DropLine(QLineEdit):
     """A line that takes a dropped file or folder in place of its text."""
 
     def dragEnterEvent(self, event) -> None:  # type: ignore[no-untyped-def]
-        if event.mimeData().hasUrls():
-            set_flag(self, "drop", True)
-            event.acceptProposedAction()
+        set_flag(self, "drop", accept_paths(event))
+        if not event.isAccepted():
+            super().dragEnterEvent(event)  # text
 
     def dragMoveEvent(self, event) -> None:  # type: ignore[no-untyped-def]
-        event.acceptProposedAction()
+        if not accept_paths(event):
+            super().dragMoveEvent(event)
 
     def dragLeaveEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         set_flag(self, "drop", False)
+        super().dragLeaveEvent(event)
 
     def dropEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         set_flag(self, "drop", False)
         if paths := dropped_paths(event):
             self.setText(str(Path(paths[0])))
             self.textEdited.emit(self.text())
+            event.acceptProposedAction()
+        else:
+            super().dropEvent(event)
 
 
 class PathEditor(Editor):
@@ -82,7 +88,9 @@ class PathEditor(Editor):
 
 def clean_path(text: str) -> str:
     """A path as pasted: without the quotes that Windows puts around it and without file://."""
-    text = text.strip().removeprefix("file://")
+    text = text.strip()
+    if text.startswith("file://"):
+        return str(Path(QUrl(text).toLocalFile()))
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
 
 

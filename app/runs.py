@@ -204,6 +204,7 @@ class Runs(QObject):
         super().__init__(parent)
         self.preferences = preferences
         self.current: Run | None = None
+        self.failure: Exception | None = None  # why the last start failed, until the next one
         self._open: dict[Path, Run] = {}
         self._starter: Callable[..., int] = start_detached
 
@@ -217,7 +218,7 @@ class Runs(QObject):
             write_run(folder.run_file, run)
             return folder, self._launch(folder, None)
 
-        work.run(self, begin, self._started, self.start_failed.emit)
+        work.run(self, begin, self._started, self._not_started)
 
     def resume(self, path: Path, epochs: int | None = None) -> None:
         """Go on with a run from its last snapshot, perhaps with a new length."""
@@ -228,7 +229,7 @@ class Runs(QObject):
                 pass
             return folder, self._launch(folder, epochs)
 
-        work.run(self, begin, self._started, self.start_failed.emit)
+        work.run(self, begin, self._started, self._not_started)
 
     def open(self, path: Path) -> Run:
         """Show a run; it is followed from now on."""
@@ -289,8 +290,13 @@ class Runs(QObject):
                 say("Run the doctor (gui.sh doctor, gui.bat doctor); it says what is wrong."),
             ) from error
 
+    def _not_started(self, error: Exception) -> None:
+        self.failure = error
+        self.start_failed.emit(error)
+
     def _started(self, started: tuple[RunFolder, int]) -> None:
         folder, pid = started
+        self.failure = None
         self.open(folder.path).expect_worker(pid)
         self.progressed.emit()
 

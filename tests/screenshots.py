@@ -60,7 +60,7 @@ def make_screenshots(options: argparse.Namespace) -> None:
             preferences.set("theme", theme)
             window.rebuild()
             for key in options.pages or PAGES:
-                window.open_page(key)
+                window.page(key)
                 wait(app, 0.6)
                 name = f"{list(PAGES).index(key):02d}-{key}-{language}-{theme}-{options.scale}.png"
                 window.grab().save(str(options.folder / name))

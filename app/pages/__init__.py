@@ -1,10 +1,13 @@
-"""The window's pages: which there are, in which order, and where each setting lives. A page is built when it is opened."""
+"""The window's pages: which there are, in which order, and where each setting lives.
+
+A page is a widget whose constructor makes its frame and whose `build()` makes the rest, piece by piece (app/slices.py).
+"""
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtWidgets import QWidget
 
@@ -23,6 +26,11 @@ class PageRow:
     module: str
     kind: str
     places: tuple[str, ...] = ()
+    needs_runs: bool = False  # shows runs, and nothing of the draft
+
+    def load(self) -> Any:
+        """The page's class, imported when it is first needed."""
+        return getattr(importlib.import_module(self.module), self.kind)
 
 
 WIZARD = (
@@ -42,8 +50,8 @@ WIZARD = (
     PageRow("review", "list-checks", "app.pages.review", "ReviewPage"),
 )  # fmt: skip
 BELOW = (
-    PageRow("run", "flame", "app.pages.run", "RunPage"),
-    PageRow("gallery", "layout-grid", "app.pages.gallery", "GalleryPage"),
+    PageRow("run", "flame", "app.pages.run", "RunPage", needs_runs=True),
+    PageRow("gallery", "layout-grid", "app.pages.gallery", "GalleryPage", needs_runs=True),
     PageRow("settings", "settings", "app.pages.settings", "SettingsPage"),
 )
 PAGES = {row.key: row for row in (*WIZARD, *BELOW)}
@@ -79,10 +87,7 @@ def page_of(place: str) -> str:
 
 
 def build(key: str, context: Context) -> QWidget:
-    """Build a page. The trainer's run pages know nothing of the draft and are given what they need."""
+    """A page's frame; call its `build()` for the rest. Pages that show runs know nothing of the draft."""
     row = PAGES[key]
-    kind = getattr(importlib.import_module(row.module), row.kind)
-    if key in ("run", "gallery"):
-        page: QWidget = kind(context.runs, context.preferences)
-        return page
-    return kind(context)
+    page: QWidget = row.load()(context.runs, context.preferences) if row.needs_runs else row.load()(context)
+    return page

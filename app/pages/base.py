@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QObject, QPoint, Qt, QTimer, Signal
+from PySide6.QtCore import QPoint, Qt, QTimer
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QVBoxLayout, QWidget
 
 from app import theme
 from app.draft import Draft
 from app.form import Form
 from app.preferences import Preferences
+from app.slices import Pieces, Slices
 from app.widgets.basics import Banner, label
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Context:
     draft: Draft
     preferences: Preferences
     machine: Machine
+    slices: Slices
     runs: Any = None  # app.runs.Runs, made when it is first needed
     open_page: Callable[[str], object] = field(default=lambda key: None)
     jump: Callable[[str], object] = field(default=lambda place: None)
@@ -37,13 +39,7 @@ class Context:
 
 
 class Page(QScrollArea):
-    """A page of the draft: a title, an introduction, cards.
-
-    Signals:
-        problems_asked(): the page wants the checks to look again (a file may have come).
-    """
-
-    problems_asked = Signal()
+    """A page of the draft: a title, an introduction, cards. What `build` makes is there when it has been gone through."""
 
     def __init__(self, context: Context, title: str, introduction: str) -> None:
         super().__init__()
@@ -70,14 +66,18 @@ class Page(QScrollArea):
         self.column.addWidget(label(introduction, "muted", wrap=True))
         self.setWidget(outside)
 
+    def build(self) -> Pieces:
+        """Make the page's cards; yields wherever the window may do something else."""
+        raise NotImplementedError
+
     def add(self, widget: QWidget) -> QWidget:
         """Add a card to the column."""
         self.column.addWidget(widget)
         return widget
 
     def form(self, keys: Sequence[str], name: str) -> Form:
-        """A form that this page answers for; put it into a card."""
-        made = Form(self.draft, self.preferences, keys, name=name)
+        """A form that this page answers for; put it into a card, then `yield from` its `build()`."""
+        made = Form(self.draft, self.preferences, self.context.slices, keys, name=name)
         self.forms.append(made)
         return made
 
@@ -106,7 +106,7 @@ class Page(QScrollArea):
 class BannerPlace(QWidget):
     """A place where a page puts one banner, or none."""
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)

@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.i18n import tr
 from app.preferences import Preferences
+from app.slices import Pieces
 from app.widgets.basics import ElidedLabel, Invitation, label, row
 
 if TYPE_CHECKING:
@@ -39,11 +40,16 @@ class GalleryPage(QWidget):
         super().__init__()
         self.runs, self.preferences = runs, preferences
         self._known = (-1, -1)
+        self._stack = QStackedWidget()
+
+    def build(self) -> Pieces:
+        """The list of runs, then the pictures."""
+        runs = self.runs
         line = QHBoxLayout(self)
         line.setContentsMargins(theme.px(24), theme.px(16), theme.px(24), theme.px(24))
         line.setSpacing(theme.px(16))
         line.addWidget(self._build_list())
-        self._stack = QStackedWidget()
+        yield
         sentence = tr("Pictures of a training appear here: a row for each prompt, a column for each step.")
         self._stack.addWidget(Invitation("images", sentence, ()))
         self._stack.addWidget(self._build_pictures())
@@ -54,6 +60,7 @@ class GalleryPage(QWidget):
         runs.current_changed.connect(self._on_run_changed)
         runs.listed.connect(self._fill_list)
         self._on_run_changed()
+        runs.find()
         if runs.current is None:
             runs.show_newest()
 
@@ -124,7 +131,8 @@ class GalleryPage(QWidget):
     def showEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         super().showEvent(event)
         self.runs.find()
-        self.refresh()
+        if self._stack.count():
+            self.refresh()
 
     def refresh(self) -> None:
         """Show new pictures, if there are any; the slider stays at the end if it was there."""

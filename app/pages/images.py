@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
+from app.form import places_of
 from app.i18n import tr
-from app.pages.base import Context, Page
+from app.pages.base import Context
+from app.pages.folders import FoldersPage
+from app.slices import Pieces
 from app.widgets.basics import Card, button, label
-from app.widgets.folder_list import FolderList
 from app.widgets.histogram import BucketHistogram
 from app.widgets.tagger import TaggerCard
 
-CAPTIONS = ("images.caption_extension", "images.caption_prefix", "images.shuffle_captions", "images.keep_tokens",
-            "images.caption_dropout")  # fmt: skip
 SIZES = ("images.resolution", "images.buckets", "images.flip", "images.bucket_step", "images.bucket_min",
          "images.bucket_max", "images.no_upscale", "images.alpha_colour", "images.smallest_side")  # fmt: skip
 
 
-class ImagesPage(Page):
+class ImagesPage(FoldersPage):
     """See the module."""
 
     def __init__(self, context: Context) -> None:
         introduction = tr("The pictures to learn. They are only read: nothing is moved, renamed or changed.")
         super().__init__(context, tr("Images"), introduction)
+
+    def build(self) -> Pieces:
         invitation = tr(
             "Drop a folder with pictures here, or choose one. A kohya folder such as 10_rufus cat, or its parent, is fine."
         )
-        self.folders = FolderList(self.draft, "images", invitation, context.try_example)
-        self.add(self.folders)
+        self.add_folders("images", invitation, self.context.try_example)
+        yield
         sizes = Card(tr("Sizes"))
         self.histogram = BucketHistogram()
         self.histogram_text = label("", "muted", wrap=True)
         sizes.add(self.histogram_text)
         sizes.add(self.histogram)
-        sizes.add(self.form(SIZES, "sizes"))
+        form = self.form(SIZES, "sizes")
+        sizes.add(form)
         self.add(sizes)
+        yield from form.build()
         captions = Card(tr("Captions"))
-        self.captions = self.form(CAPTIONS, "captions")
+        self.captions = self.form([place for place in places_of(("images",)) if place not in SIZES], "captions")
         captions.add(self.captions)
-        self.tagger = TaggerCard(context, self.folders.picture_folders)
+        self.add(captions)
+        yield from self.captions.build()
+        self.tagger = TaggerCard(self.context, self.folders.picture_folders)
         self.tagger.finished.connect(self.folders.look_again)
         self.tag_button = button(tr("Write captions with a tagger…"), self._open_tagger, icon="wand-sparkles")
         captions.add(self.tag_button)
-        self.add(captions)
         self.add(self.tagger)
         self.tagger.hide()
         self.folders.reported.connect(self._show_histogram)
@@ -67,15 +72,6 @@ class ImagesPage(Page):
         self.histogram_text.setText(text)
         self.histogram_text.setVisible(bool(counts))
         self.tag_button.setEnabled(bool(self.folders.picture_folders()))
-
-    def reveal(self, place: str) -> bool:
-        if super().reveal(place):
-            return True
-        if place.startswith("images.folders"):
-            self.scroll_to(self.folders)
-            self.folders.focus()
-            return True
-        return False
 
     def advice(self) -> list[str]:
         return [

@@ -11,6 +11,7 @@ from app import theme
 from app.i18n import tr, translate_message
 from app.pages.base import Context, Page
 from app.path_editor import choose_path
+from app.slices import Pieces
 from app.widgets.basics import Card, ElidedLabel, Invitation, clear, label, set_role
 from app.widgets.flow import FlowLayout
 from app.words import size_words
@@ -76,9 +77,11 @@ class ModelPage(Page):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, tr("Base model"), tr("The model that learns. It is only read, never changed."))
+
+    def build(self) -> Pieces:
         actions = (
             (tr("Choose a file…"), "primary", self._choose),
-            (tr("Try the example"), "", context.try_example),
+            (tr("Try the example"), "", self.context.try_example),
         )
         sentence = tr(
             "Drop a Stable Diffusion 1.x model here, or choose one. Or see a whole training on the small example first."
@@ -88,9 +91,12 @@ class ModelPage(Page):
         self.facts_card = ModelCard()
         self.add(self.facts_card)
         self.facts_card.hide()
+        yield
         card = Card()
-        card.add(self.form(("model",), "model"))
+        form = self.form(("model",), "model")
+        card.add(form)
         self.add(card)
+        yield from form.build()
         self._shown: tuple[str, bool] | None = None
         self._asks = Latest(self, self._show_facts)
         self.draft.edited.connect(self._refresh)

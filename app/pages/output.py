@@ -6,6 +6,7 @@ from typing import Any
 
 from app.i18n import tr
 from app.pages.base import BannerPlace, Context, Page
+from app.slices import Pieces
 from app.widgets.basics import Card
 from app.words import size_words
 
@@ -20,14 +21,20 @@ class OutputPage(Page):
     def __init__(self, context: Context) -> None:
         introduction = tr("Where the files go, and what is written in them.")
         super().__init__(context, tr("Output"), introduction)
+
+    def build(self) -> Pieces:
         self.room = BannerPlace()
         self.add(self.room)
         saving = Card(tr("Saving"))
-        saving.add(self.form(SAVING, "saving"))
+        form = self.form(SAVING, "saving")
+        saving.add(form)
         self.add(saving)
+        yield from form.build()
         export = Card(tr("Placing"), tr("The finished LoRA can be put where your image program finds it."))
-        export.add(self.form(EXPORT, "export"))
+        form = self.form(EXPORT, "export")
+        export.add(form)
         self.add(export)
+        yield from form.build()
         self.draft.checked.connect(self._show_room)
         self._show_room()
 

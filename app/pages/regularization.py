@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from app.i18n import tr
-from app.pages.base import BannerPlace, Context, Page
+from app.pages.base import BannerPlace, Context
+from app.pages.folders import FoldersPage
+from app.slices import Pieces
 from app.widgets.basics import Card
-from app.widgets.folder_list import FolderList
 
 
-class RegularizationPage(Page):
+class RegularizationPage(FoldersPage):
     """See the module."""
 
     def __init__(self, context: Context) -> None:
@@ -17,16 +18,20 @@ class RegularizationPage(Page):
             "like. Optional: without them a run has half the steps."
         )
         super().__init__(context, tr("Regularisation"), introduction)
+
+    def build(self) -> Pieces:
         invitation = tr(
             "No class pictures: that is fine for most LoRAs. Drop a folder such as 1_cat here if you have one."
         )
-        self.folders = FolderList(self.draft, "regularization", invitation)
-        self.add(self.folders)
+        self.add_folders("regularization", invitation)
+        yield
         self.steps = BannerPlace()
         self.add(self.steps)
         self.card = Card()
-        self.card.add(self.form(("regularization",), "regularization"))
+        form = self.form(("regularization",), "regularization")
+        self.card.add(form)
         self.add(self.card)
+        yield from form.build()
         self.draft.edited.connect(self._follow)
         self.draft.checked.connect(self._show_steps)
         self._follow()
@@ -48,15 +53,6 @@ class RegularizationPage(Page):
             classes=plan.num_class,
         )
         self.steps.show_banner(text)
-
-    def reveal(self, place: str) -> bool:
-        if super().reveal(place):
-            return True
-        if place.startswith("regularization.folders"):
-            self.scroll_to(self.folders)
-            self.folders.focus()
-            return True
-        return False
 
     def advice(self) -> list[str]:
         return [

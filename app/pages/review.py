@@ -15,6 +15,7 @@ from app.pages import page_of, title_of
 from app.pages.base import Context, Page
 from app.places import setting_at
 from app.review_sentences import sentences
+from app.slices import Pieces
 from app.widgets.basics import Card, Fold, button, clear, label, row
 from trainer.config.run import sections
 from trainer.errors import Problem
@@ -25,6 +26,9 @@ class ReviewPage(Page):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, tr("Review"), tr("Read once what is going to happen, and start."))
+        self._is_built = False
+
+    def build(self) -> Pieces:
         self.problems = Card(tr("Still to do"))
         self._problem_lines = QVBoxLayout()
         self._problem_lines.setSpacing(theme.px(6))
@@ -36,8 +40,10 @@ class ReviewPage(Page):
         self.summary.body.addLayout(self._lines)
         self.add(self.summary)
         self.add(self._build_file())
+        yield
         self.draft.checked.connect(self._refresh)
         self.draft.edited.connect(self._show_file)
+        self._is_built = True
         self._refresh()
 
     def _build_file(self) -> Card:
@@ -58,6 +64,9 @@ class ReviewPage(Page):
         return card
 
     def _refresh(self) -> None:
+        """Say everything anew; while nobody looks, not at all."""
+        if not self.isVisible():
+            return
         self._show_problems()
         clear(self._lines)
         for icon, text in sentences(self.draft):
@@ -70,7 +79,8 @@ class ReviewPage(Page):
 
     def showEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         super().showEvent(event)
-        self._show_file()
+        if self._is_built:
+            self._refresh()
 
     def _show_problems(self) -> None:
         clear(self._problem_lines)

@@ -25,6 +25,7 @@ from app.errors import copy_text, describe
 from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace
 from app.preferences import Preferences
+from app.slices import Pieces
 from app.widgets.basics import Banner, Card, ElidedLabel, Fold, Invitation, button, clear, row
 from app.widgets.flow import FlowLayout
 from app.widgets.run_figures import state_words
@@ -43,16 +44,23 @@ class RunPage(QWidget):
     def __init__(self, runs: Runs, preferences: Preferences) -> None:
         super().__init__()
         self.runs, self.preferences = runs, preferences
+        self._is_built = False
         self._stack = QStackedWidget()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self._stack)
+
+    def build(self) -> Pieces:
+        """The empty state, the cards, and then what is known of the current run."""
         self._stack.addWidget(self._build_empty())
         self._scroll = QScrollArea(widgetResizable=True)
         self._scroll.setFrameShape(QFrame.Shape.NoFrame)
         self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self._scroll.setWidget(self._build())
+        yield
+        yield from self._build_cards()
         self._stack.addWidget(self._scroll)
+        yield
+        runs = self.runs
         self._draw_timer = QTimer(self, singleShot=True, interval=DRAW_MS)
         self._draw_timer.timeout.connect(self.refresh)
         self._log_timer = QTimer(self, interval=LOG_MS)
@@ -63,9 +71,12 @@ class RunPage(QWidget):
         runs.current_changed.connect(self._on_run_changed)
         runs.start_failed.connect(self._on_start_failed)
         runs.listed.connect(self._fill_menu)
+        self._is_built = True
         self._on_run_changed()
         if runs.current is None:
             runs.show_newest()
+        if runs.failure is not None:
+            self._on_start_failed(runs.failure)
 
     @property
     def run(self) -> Run | None:
@@ -84,18 +95,19 @@ class RunPage(QWidget):
         column.addStretch(1)
         return outside
 
-    def _build(self) -> QWidget:
+    def _build_cards(self) -> Pieces:
         from app.widgets.loss_plot import LossPlot
         from app.widgets.run_figures import RunFigures
         from app.widgets.run_files import RunFiles
         from app.widgets.run_pictures import RunPictures
 
-        inside = QWidget()
-        inside.setObjectName("Column")
+        inside = QWidget(objectName="Column")
+        self._scroll.setWidget(inside)
         column = QVBoxLayout(inside)
         column.setContentsMargins(theme.px(24), theme.px(16), theme.px(24), theme.px(24))
         column.setSpacing(theme.px(2 * theme.SPACE))
         column.addLayout(self._build_title())
+        yield
         self.banner = BannerPlace()
         self.remarks = QWidget()
         self._remark_lines = QVBoxLayout(self.remarks)
@@ -103,6 +115,7 @@ class RunPage(QWidget):
         column.addWidget(self.banner)
         column.addWidget(self.remarks)
         self.figures = RunFigures()
+        yield
         self.plot = LossPlot(self.preferences)
         plot_card = Card()
         plot_card.add(self.plot)
@@ -112,14 +125,15 @@ class RunPage(QWidget):
         across.addWidget(self.figures)
         across.addWidget(plot_card, 1)
         column.addLayout(across)
+        yield
         self.pictures = RunPictures()
         column.addWidget(self.pictures)
+        yield
         self.files = RunFiles()
         self.files.export_asked.connect(self.export)
         column.addWidget(self.files)
         column.addWidget(self._build_log())
         column.addStretch(1)
-        return inside
 
     def _build_title(self) -> QVBoxLayout:
         self.title = ElidedLabel("", "title", Qt.TextElideMode.ElideRight)
@@ -182,7 +196,8 @@ class RunPage(QWidget):
 
     def showEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         super().showEvent(event)
-        self.refresh()
+        if self._is_built:
+            self.refresh()
 
     def refresh(self) -> None:
         """Show the run as it stands."""
@@ -243,7 +258,7 @@ class RunPage(QWidget):
             work.run(self, run.folder.log_tail, lambda tail: self._show_death(run, tail))
         elif run.state == "finished":
             text = tr("The LoRA is ready: {file}", file=Path(history.done.file).name if history.done else "")
-            self.banner.show_banner(text, "good", [(tr("Export to a WebUI…"), lambda: self.export("")), folder])
+            self.banner.show_banner(text, "good", [(tr("Export to a WebUI…"), self.export), folder])
         elif run.state in ("stopped", "aborted"):
             self.banner.show_banner(f"{state_words(run)}.", "info", [(tr("Go on"), self._resume), folder])
         else:
@@ -291,7 +306,8 @@ class RunPage(QWidget):
         run = self.run
         if run is None:
             return
-        dialog = QInputDialog(self)
+        dialog = QInputDialog(self.window())
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.setWindowTitle(tr("More epochs"))
         dialog.setLabelText(tr("Train until this epoch; the run goes on where it stopped:"))
         dialog.setInputMode(QInputDialog.InputMode.IntInput)
@@ -310,13 +326,13 @@ class RunPage(QWidget):
     def _open_prompts(self, run: Run, prompts: list[dict[str, Any]]) -> None:
         from app.prompts_dialog import PromptsDialog
 
-        dialog = PromptsDialog(self, run.prompts if run.prompts is not None else prompts)
+        dialog = PromptsDialog(self.window(), run.prompts if run.prompts is not None else prompts)
         dialog.accepted_prompts.connect(run.set_prompts)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
 
-    def export(self, file: str) -> None:
-        """Open the export dialog, beginning with `file` (relative to the run folder; "" the newest)."""
+    def export(self) -> None:
+        """Open the export dialog, beginning with the newest file."""
         run = self.run
         if run is not None:
             work.run(self, lambda: _offer(run), self._open_export, self._on_start_failed)
@@ -324,7 +340,7 @@ class RunPage(QWidget):
     def _open_export(self, offer: Any) -> None:
         from app.export_dialog import ExportDialog
 
-        dialog = ExportDialog(self, self.preferences, offer)
+        dialog = ExportDialog(self.window(), self.preferences, offer)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.open()
 

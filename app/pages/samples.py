@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app import theme
@@ -12,8 +14,9 @@ from app.editors import ChoiceEditor, Editor, LongTextEditor
 from app.form import editor_for, message_label, tooltip_of
 from app.i18n import tr, translate_trainer
 from app.pages.base import Context, Page
-from app.preferences import Preferences
+from app.slices import Pieces, Slices
 from app.widgets.basics import Card, Invitation, button, clear, label, row, tool_button
+from app.widgets.card_list import CardList, EntryCard
 from app.widgets.flow import FlowLayout
 from trainer.config.fields import settings_of
 from trainer.config.run import Prompt
@@ -21,29 +24,43 @@ from trainer.config.run import Prompt
 NUMBERS = ("width", "height", "steps", "cfg", "seed", "sampler")
 
 
-class PromptCard(Card):
-    """One prompt with its own negative, size, steps, CFG, seed and sampler."""
+class PromptCard(EntryCard):
+    """One prompt with its own negative, size, steps, CFG, seed and sampler.
 
-    def __init__(self, draft: Draft, number: int, remove: Any, copy: Any) -> None:
-        super().__init__()
-        self.draft, self.number = draft, number
-        self.place = f"samples.prompts[{number}]"
+    Signals:
+        copied(number): its button to duplicate it was pressed.
+    """
+
+    copied = Signal(int)
+
+    def __init__(self, draft: Draft, number: int) -> None:
+        super().__init__(draft, "samples.prompts", number)
         self.editors: dict[str, Editor] = {}
-        top = row(label(tr("Prompt {number}", number=number), "heading"), None)
-        top.addWidget(tool_button("copy", tr("Duplicate this prompt"), lambda: copy(number), role="muted"))
-        top.addWidget(tool_button("trash-2", tr("Remove this prompt"), lambda: remove(number), role="muted"))
+
+    def build(self) -> Pieces:
+        number = self.number
+        self.title = tr("Prompt {number}", number=number)
+        top = row(label(self.title, "heading"), None)
+        for icon, name, signal in (
+            ("copy", tr("Duplicate this prompt"), self.copied),
+            ("trash-2", tr("Remove this prompt"), self.removed),
+        ):
+            made = tool_button(icon, name, partial(signal.emit, number), role="muted")
+            made.setAccessibleName(f"{self.title}: {name}")
+            top.addWidget(made)
         self.body.addLayout(top)
         lines = {key: (field, info) for key, field, info in settings_of(Prompt)}
         for key in ("prompt", "negative"):
             self._add_text(key, lines[key][1])
+            yield
         numbers = QWidget()
         flow = FlowLayout(numbers, theme.px(12))
         for key in NUMBERS:
             flow.addWidget(self._number(key, *lines[key]))
+            yield
         self.add(numbers)
         self.problems = QVBoxLayout()
         self.body.addLayout(self.problems)
-        self.refresh()
 
     def _add_text(self, key: str, info: Any) -> None:
         editor = LongTextEditor(lines=2)
@@ -67,13 +84,12 @@ class PromptCard(Card):
         return made
 
     def _connect(self, key: str, editor: Editor, info: Any) -> None:
-        editor.field().setAccessibleName(translate_trainer(info.label))
+        editor.field().setAccessibleName(f"{self.title}: {translate_trainer(info.label)}")
         editor.field().setToolTip(tooltip_of(info))
         editor.edited.connect(lambda value: self.draft.set(f"{self.place}.{key}", value))
         self.editors[key] = editor
 
     def refresh(self) -> None:
-        """Show the draft's values."""
         entry = self.draft.get(self.place)
         for key, field, _ in settings_of(Prompt):
             self.editors[key].set_value(entry.get(key, field.get_default()))
@@ -88,78 +104,41 @@ class PromptCard(Card):
             self.problems.addWidget(message_label(found))
 
 
-class PromptList(QWidget):
-    """All prompts; a new one is like the last, with the next seed kept the same so that pictures can be compared."""
+class PromptList(CardList):
+    """All prompts; a new one is like the last, with the seed kept the same so that pictures can be compared."""
 
-    def __init__(self, draft: Draft, preferences: Preferences) -> None:
-        super().__init__()
-        self.draft = draft
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(theme.px(1.5 * theme.SPACE))
+    def __init__(self, draft: Draft, slices: Slices) -> None:
         sentence = tr(
             "Without previews you only see numbers. Two prompts are enough: one with the trigger word, one without."
         )
-        self.invitation = Invitation("image-plus", sentence, ((tr("Add a prompt"), "primary", self.add),))
-        column.addWidget(self.invitation)
-        self._cards = QVBoxLayout()
-        self._cards.setSpacing(theme.px(1.5 * theme.SPACE))
-        column.addLayout(self._cards)
-        self.more = QWidget()
-        self.more.setLayout(row(button(tr("Add a prompt"), self.add, icon="plus"), None))
-        column.addWidget(self.more)
-        self.cards: list[PromptCard] = []
-        draft.changed.connect(self._on_changed)
-        draft.checked.connect(self._on_checked)
-        self._rebuild()
+        invitation = Invitation("image-plus", sentence, ((tr("Add a prompt"), "primary", self.add),))
+        super().__init__(draft, "samples.prompts", slices, invitation, self._card)
+        self.add_button = button(tr("Add a prompt"), self.add, icon="plus")
+        self.below.setLayout(row(self.add_button, None))
 
-    def _entries(self) -> list[dict[str, Any]]:
-        entries = self.draft.get("samples.prompts")
-        return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    def _card(self, number: int) -> PromptCard:
+        made = PromptCard(self.draft, number)
+        made.copied.connect(self.copy)
+        return made
 
     def add(self) -> None:
-        entries = self._entries()
+        entries = self.entries
         fresh = Prompt().model_dump()
         resolution = self.draft.get("images.resolution")
         if isinstance(resolution, list) and len(resolution) == 2:
             fresh |= {"width": resolution[0], "height": resolution[1]}
         if entries:
             fresh = {**fresh, **entries[-1], "prompt": ""}
-        self._set([*entries, fresh])
-        self.cards[-1].editors["prompt"].field().setFocus()
+        self.set_entries([*entries, fresh])
+        self.focus(self.cards[-1].editors["prompt"].field())
 
-    def remove(self, number: int) -> None:
-        entries = self._entries()
-        self._set(entries[: number - 1] + entries[number:])
+    def focus_first(self) -> None:
+        """Give the keyboard to what adds a prompt."""
+        self.focus(self.add_button if self.entries else self.invitation.buttons[0])
 
     def copy(self, number: int) -> None:
-        entries = self._entries()
-        self._set([*entries[:number], dict(entries[number - 1]), *entries[number:]])
-
-    def _set(self, entries: list[dict[str, Any]]) -> None:
-        self.draft.set("samples.prompts", entries)
-
-    def _on_changed(self, place: str) -> None:
-        if place in ("", "samples.prompts"):
-            self._rebuild()
-
-    def _rebuild(self) -> None:
-        entries = self._entries()
-        while len(self.cards) > len(entries):
-            card = self.cards.pop()
-            card.hide()
-            card.deleteLater()
-        while len(self.cards) < len(entries):
-            self.cards.append(PromptCard(self.draft, len(self.cards) + 1, self.remove, self.copy))
-            self._cards.addWidget(self.cards[-1])
-        for card in self.cards:
-            card.refresh()
-        self.invitation.setVisible(not entries)
-        self.more.setVisible(bool(entries))
-
-    def _on_checked(self) -> None:
-        for card in self.cards:
-            card.show_problems()
+        entries = self.entries
+        self.set_entries([*entries[:number], dict(entries[number - 1]), *entries[number:]])
 
 
 class SamplesPage(Page):
@@ -170,17 +149,23 @@ class SamplesPage(Page):
             "Pictures drawn while training, so that you see whether it learns. They do not change what is learnt."
         )
         super().__init__(context, tr("Samples"), introduction)
-        self.prompts = PromptList(self.draft, self.preferences)
+
+    def build(self) -> Pieces:
+        self.prompts = PromptList(self.draft, self.context.slices)
         self.add(self.prompts)
+        yield
         card = Card(tr("When"))
-        card.add(self.form(("samples",), "samples"))
+        form = self.form(("samples",), "samples")
+        card.add(form)
         self.add(card)
+        yield from form.build()
 
     def reveal(self, place: str) -> bool:
         if super().reveal(place):
             return True
         if place.startswith("samples.prompts"):
             self.scroll_to(self.prompts)
+            self.prompts.focus_first()
             return True
         return False
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.i18n import tr, translate_message
 from app.pages.base import Context, Page
+from app.slices import Pieces
 from app.widgets.basics import Card, label
 from app.widgets.rate_curve import Curve, RateCurve
 from trainer.optim.curves import warmup_steps
@@ -18,11 +19,15 @@ class SchedulerPage(Page):
     def __init__(self, context: Context) -> None:
         introduction = tr("How long the run is, and how the learning rate moves over it.")
         super().__init__(context, tr("Scheduler"), introduction)
+
+    def build(self) -> Pieces:
         length = Card(tr("Length"))
-        length.add(self.form(("training.epochs", "training.steps"), "length"))
+        form = self.form(("training.epochs", "training.steps"), "length")
+        length.add(form)
         self.steps = label("", "muted", wrap=True)
         length.add(self.steps)
         self.add(length)
+        yield from form.build()
         card = Card(tr("Learning rates over the run"))
         self.plot = RateCurve()
         card.add(self.plot)
@@ -31,6 +36,7 @@ class SchedulerPage(Page):
         self.fields = self.form(("scheduler",), "scheduler")
         card.add(self.fields)
         self.add(card)
+        yield from self.fields.build()
         self.draft.edited.connect(self._follow)
         self.draft.checked.connect(self._follow)
         self._follow()

@@ -13,6 +13,7 @@ from app import i18n, theme
 from app.editors import ignore_wheel
 from app.i18n import tr
 from app.pages.base import Context, Page
+from app.slices import Pieces
 from app.widgets.basics import Card, ElidedLabel, button, label
 from trainer.paths import cache_folder, default_runs_folder, user_folder
 
@@ -22,6 +23,8 @@ class SettingsPage(Page):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, tr("Settings"), tr("Of this window. They hold at once and touch no run."))
+
+    def build(self) -> Pieces:
         card = Card()
         languages = [("", tr("As the system")), *i18n.LANGUAGES.items()]
         themes = [("system", tr("As the system")), ("light", tr("Light")), ("dark", tr("Dark"))]
@@ -30,6 +33,7 @@ class SettingsPage(Page):
         self.theme = self._choice(card, tr("Theme"), "theme", themes)
         self.scale = self._choice(card, tr("Size"), "scale", scales)
         self.add(card)
+        yield
         self.add(self._folders())
 
     def _choice(self, card: Card, name: str, key: str, choices: list[Any]) -> QComboBox:

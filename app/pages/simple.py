@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.i18n import tr
 from app.pages.base import BannerPlace, Context, Page
+from app.slices import Pieces
 from app.widgets.basics import Card, label
 from app.words import size_words
 from trainer.optim.table import OPTIMIZERS
@@ -15,11 +16,15 @@ class NetworkPage(Page):
     def __init__(self, context: Context) -> None:
         introduction = tr("The LoRA itself: which parts of the model learn, and how much it can hold.")
         super().__init__(context, tr("Network"), introduction)
+
+    def build(self) -> Pieces:
         card = Card()
-        card.add(self.form(("network",), "network"))
+        form = self.form(("network",), "network")
+        card.add(form)
         self._file_size = label("", "muted", wrap=True)
         card.add(self._file_size)
         self.add(card)
+        yield from form.build()
         self.draft.checked.connect(self._show_size)
         self._show_size()
 
@@ -50,12 +55,15 @@ class OptimizerPage(Page):
     def __init__(self, context: Context) -> None:
         introduction = tr("How large each change is. The learning rate matters more than anything else here.")
         super().__init__(context, tr("Optimiser"), introduction)
+
+    def build(self) -> Pieces:
         self.hint = BannerPlace()
         self.add(self.hint)
         card = Card()
         self.fields = self.form(("optimizer", "training.seed"), "optimizer")
         card.add(self.fields)
         self.add(card)
+        yield from self.fields.build()
         self.draft.edited.connect(self._follow)
         self._follow()
 
@@ -97,9 +105,13 @@ class NoisePage(Page):
     def __init__(self, context: Context) -> None:
         introduction = tr("How pictures are hidden in noise, and which noise levels count.")
         super().__init__(context, tr("Noise and loss"), introduction)
+
+    def build(self) -> Pieces:
         card = Card()
-        card.add(self.form(("noise",), "noise"))
+        form = self.form(("noise",), "noise")
+        card.add(form)
         self.add(card)
+        yield from form.build()
 
     def advice(self) -> list[str]:
         return [

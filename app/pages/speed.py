@@ -11,6 +11,7 @@ from app.editors import DeviceEditor
 from app.i18n import joined, tr
 from app.pages.base import BannerPlace, Context, Page
 from app.presets import Preset, presets, suggested
+from app.slices import Pieces
 from app.widgets.basics import Card, button, label
 from app.widgets.flow import FlowLayout
 from app.words import size_words
@@ -22,6 +23,8 @@ class SpeedPage(Page):
     def __init__(self, context: Context) -> None:
         introduction = tr("What fits into your card, and how fast it goes.")
         super().__init__(context, tr("Speed and memory"), introduction)
+
+    def build(self) -> Pieces:
         self.found = BannerPlace()
         self.add(self.found)
         card = Card(
@@ -42,15 +45,17 @@ class SpeedPage(Page):
         self.note = label("", "muted", wrap=True)
         card.add(self.note)
         self.add(card)
+        yield
         settings = Card()
         self.fields = self.form(("training.batch_size", "training.accumulation", "speed"), "speed")
         settings.add(self.fields)
         self.add(settings)
+        yield from self.fields.build()
         self.draft.edited.connect(self._show_preset)
-        context.machine.changed.connect(self._show_machine)
+        self.context.machine.changed.connect(self._show_machine)
         self._show_preset()
         self._show_machine()
-        context.machine.ask()
+        self.context.machine.ask()
 
     def _apply(self, preset: Preset) -> None:
         cards = self.context.machine.cards

@@ -256,22 +256,28 @@ class Invitation(QFrame):
         column.addLayout(line)
 
     def dragEnterEvent(self, event) -> None:  # type: ignore[no-untyped-def]
-        if event.mimeData().hasUrls():
-            set_flag(self, "drop", True)
-            event.acceptProposedAction()
+        set_flag(self, "drop", accept_paths(event))
 
     def dragLeaveEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         set_flag(self, "drop", False)
 
     def dropEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         set_flag(self, "drop", False)
-        if self._dropped is not None:
-            self._dropped(dropped_paths(event))
+        if self._dropped is not None and (paths := dropped_paths(event)):
+            self._dropped(paths)
 
 
 def dropped_paths(event) -> list[str]:  # type: ignore[no-untyped-def]
     """The local files and folders of a drop."""
     return [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+
+
+def accept_paths(event) -> bool:  # type: ignore[no-untyped-def]
+    """Take a drag that carries files or folders of this computer; False if it carries none."""
+    if not dropped_paths(event):
+        return False
+    event.acceptProposedAction()
+    return True
 
 
 def rule() -> QFrame:

@@ -17,7 +17,9 @@ from app.draft import Draft
 from app.editors import NumberEditor, Switch, TextEditor
 from app.form import problem_text
 from app.i18n import tr, translate_message, translate_trainer
-from app.widgets.basics import SEVERITY_ICONS, Card, ElidedLabel, clear, label, row, tool_button
+from app.slices import Pieces
+from app.widgets.basics import SEVERITY_ICONS, ElidedLabel, clear, label, row, tool_button
+from app.widgets.card_list import EntryCard
 from app.widgets.thumbnails import ThumbnailStrip
 from app.work import Latest
 from trainer.config.fields import settings_of
@@ -60,36 +62,29 @@ def describe(
     )
 
 
-class FolderCard(Card):
+class FolderCard(EntryCard):
     """One entry of `images.folders` or `regularization.folders`.
 
     Signals:
-        removed(number): its remove button was pressed.
         reported(): a new report is there.
     """
 
-    removed = Signal(int)
     reported = Signal()
 
     def __init__(self, draft: Draft, section: str, number: int) -> None:
-        super().__init__()
-        self.draft, self.number = draft, number
-        self.place = f"{section}.folders[{number}]"
+        super().__init__(draft, f"{section}.folders", number)
         self._is_reg = section == "regularization"
         self.report: FolderReport | None = None
         self._question: Question | None = None
+        self._shown_remarks: list[tuple[str, str]] = []
         self._asks = Latest(self, self._take_first)
         self._second_looks = Latest(self, self._take_second)
         self._timer = QTimer(self, singleShot=True, interval=150)
         self._timer.timeout.connect(self._ask)
-        self._build()
-        self.refresh()
-        draft.changed.connect(self._on_changed)
-        draft.checked.connect(self._show_problems)
 
     # ---- building ----
 
-    def _build(self) -> None:
+    def build(self) -> Pieces:
         self.switch = Switch(toolTip=tr("Use this folder"), accessibleName=tr("Use this folder"))
         self.switch.clicked.connect(lambda on: self.draft.set(f"{self.place}.enabled", bool(on)))
         self.name = ElidedLabel("", "heading")
@@ -104,6 +99,7 @@ class FolderCard(Card):
         self.strip = ThumbnailStrip()
         self.body.addWidget(self.strip)
         self.strip.hide()
+        yield
         self.body.addLayout(self._build_fields())
         self.counts = label("", wrap=True)
         self.body.addWidget(self.counts)
@@ -130,15 +126,8 @@ class FolderCard(Card):
 
     # ---- showing ----
 
-    def _on_changed(self, place: str) -> None:
-        if self._is_gone():
-            return
-        if not place or place.startswith((self.place, "images.")):
-            self.refresh()
-
-    def _is_gone(self) -> bool:
-        folders = self.draft.get(self.place.partition("[")[0])
-        return not isinstance(folders, list) or len(folders) < self.number
+    def depends_on(self, place: str) -> bool:
+        return super().depends_on(place) or place.startswith("images.")
 
     def refresh(self) -> None:
         """Show the draft's values and ask for a new report where they matter to it."""
@@ -153,7 +142,7 @@ class FolderCard(Card):
         for widget in (self.strip, self.repeats, self.words, self.counts):
             widget.setEnabled(enabled)
         self._timer.start()
-        self._show_problems()
+        self.show_problems()
 
     def look_again(self) -> None:
         """Files may have changed."""
@@ -161,7 +150,7 @@ class FolderCard(Card):
         self._timer.start()
 
     def _ask(self) -> None:
-        if self._is_gone():
+        if self.is_gone:
             return
         images = self.draft.usable.images if self.draft.usable else Images()
         entry = self.draft.get(self.place)
@@ -202,7 +191,7 @@ class FolderCard(Card):
             self.repeats.edit.setPlaceholderText(tr("by name") if many else str(first.repeats))
             self.words.edit.setPlaceholderText(tr("the words in each folder's name") if many else first.words)
         self.counts.setText(self._counts(report))
-        self._show_problems()
+        self.show_problems()
         self.reported.emit()
 
     def _counts(self, report: FolderReport) -> str:
@@ -219,11 +208,12 @@ class FolderCard(Card):
             count=report.num_pictures, repeats=repeats, shown=report.num_shown,
         )  # fmt: skip
 
-    def _show_problems(self) -> None:
-        if self._is_gone():
+    def show_problems(self) -> None:
+        if self.is_gone or (found := self._remarks()) == self._shown_remarks:
             return
+        self._shown_remarks = found
         clear(self.remarks)
-        for severity, text in self._remarks():
+        for severity, text in found:
             self.remarks.addWidget(_remark(severity, text))
 
     def _remarks(self) -> list[tuple[str, str]]:

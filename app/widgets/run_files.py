@@ -22,10 +22,10 @@ class RunFiles(Card):
     """See the module.
 
     Signals:
-        export_asked(str): a file, relative to the run folder or absolute; "" for the newest.
+        export_asked(): the button to export was pressed.
     """
 
-    export_asked = Signal(str)
+    export_asked = Signal()
 
     def __init__(self) -> None:
         super().__init__(tr("Your files"))
@@ -33,7 +33,7 @@ class RunFiles(Card):
         self._known: tuple[str, ...] | None = None
         self._all = False
         self.open_folder = button(tr("Open the folder"), self._open, icon="folder-open")
-        self.export = button(tr("Export to a WebUI…"), lambda: self.export_asked.emit(""), icon="upload")
+        self.export = button(tr("Export to a WebUI…"), self.export_asked.emit, icon="upload")
         self.heading_row.addWidget(self.open_folder)
         self.heading_row.addWidget(self.export)
         self.list = QWidget()

@@ -18,6 +18,7 @@ from app.pages.gallery import GalleryPage
 from app.pages.run import RunPage, report_of
 from app.preferences import Preferences
 from app.runs import Runs
+from app.slices import Task
 from tests.app.conftest import Wait
 from tests.fake_worker import run_of
 from trainer.config.files import write_run
@@ -49,6 +50,7 @@ def runs(app: QApplication) -> Iterator[Runs]:
 @pytest.fixture
 def page(runs: Runs, app: QApplication) -> Iterator[RunPage]:
     made = RunPage(runs, Preferences())
+    Task(made.build()).finish()
     made.resize(1080, 700)
     made.show()
     yield made
@@ -239,6 +241,7 @@ def test_the_gallery_lists_runs_and_shows_their_pictures(
     runs.start(run_in(tmp_path))
     wait(lambda: runs.current is not None and runs.current.state == "finished")
     gallery = GalleryPage(runs, runs.preferences)
+    Task(gallery.build()).finish()
     gallery.resize(1080, 700)
     gallery.show()
     wait(lambda: gallery.list.count() == 1)

@@ -63,7 +63,6 @@ apply_look(preferences)
 window = MainWindow(preferences, Path({str(DEMO)!r}))
 window.show()
 for key in PAGES:
-    window.open_page(key)
     page = window.page(key)
     for form in getattr(page, "forms", []):
         if form.fold:
@@ -120,11 +119,10 @@ def cut_when_settled(window: MainWindow, key: str, app: QApplication) -> list[st
 
 def cut_on(window: MainWindow, key: str, app: QApplication) -> list[str]:
     """Texts of a page, its frame included, that have less room than they need."""
-    window.open_page(key)
+    page = window.page(key)
     for _ in range(4):
         app.processEvents()
     found = []
-    page = window._pages[key]
     frame = [*window.sidebar.findChildren(QWidget), *window.strip.findChildren(QWidget), *window.help.findChildren(QWidget)]
     areas = [page] if isinstance(page, Page) else [area for area in page.findChildren(QScrollArea) if area.isVisible()]
     for area in areas:
@@ -166,9 +164,9 @@ def longest_word(label: QLabel) -> int:
 def test_everything_that_takes_the_keyboard_has_a_name(window: MainWindow) -> None:
     window.context.try_example()
     for key in PAGES:
-        window.open_page(key)
+        page = window.page(key)
         QApplication.processEvents()
-        for widget in window._pages[key].findChildren(QWidget):
+        for widget in page.findChildren(QWidget):
             focusable = widget.focusPolicy() & Qt.FocusPolicy.TabFocus and widget.isVisibleTo(window)
             inner = isinstance(widget.parent(), QComboBox | QAbstractSpinBox)
             if focusable and not inner and isinstance(widget, QAbstractButton | QLineEdit | QPlainTextEdit | QComboBox):
@@ -207,11 +205,9 @@ def test_search_finds_by_both_names_and_jumps(window: MainWindow, wait: Wait) ->
     wait(lambda: field.hasFocus() and field.isVisible())
 
 
-def test_the_focused_setting_is_explained(window: MainWindow) -> None:
+def test_the_focused_setting_is_explained(window: MainWindow, wait: Wait) -> None:
     window.jump("network.alpha")
-    QApplication.processEvents()
-    QApplication.processEvents()
-    assert window.help.place == "network.alpha"
+    wait(lambda: window.help.place == "network.alpha")
     texts = " ".join(label.text() for label in window.help.findChildren(QLabel))
     assert "network_\u200balpha" in texts
     assert "alpha ÷ rank" in texts

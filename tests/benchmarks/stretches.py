@@ -1,0 +1,146 @@
+"""The longest stretch for which the window's thread hears nobody: `python -m tests.benchmarks.stretches RESULT.json`.
+
+A timer ticks as fast as the event loop lets it; the longest pause between two ticks is how long a key would have waited.
+Processor time of the thread is told too: on a busy machine it says what the clock would on a quiet one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STEPS = 100_000
+
+
+@dataclass
+class Pulse:
+    """Pauses between ticks in seconds: by the clock, and of them what this thread worked."""
+
+    wall: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+    _last: tuple[float, float] = (0.0, 0.0)
+
+    def begin(self) -> None:
+        self.wall, self.work, self._last = [], [], (time.perf_counter(), time.thread_time())
+
+    def tick(self) -> None:
+        now = time.perf_counter(), time.thread_time()
+        self.wall.append(now[0] - self._last[0])
+        self.work.append(now[1] - self._last[1])
+        self._last = now
+
+    def result(self) -> dict[str, float]:
+        """The longest pause, in milliseconds."""
+        return {"ms": round(1000 * max(self.wall), 1), "work_ms": round(1000 * max(self.work), 1)}
+
+
+def stretches() -> dict[str, Any]:
+    """The longest pause of each thing that is done to a window, by name, in milliseconds."""
+    from PySide6.QtCore import QTimer
+    from PySide6.QtWidgets import QApplication
+
+    from app.main_window import MainWindow, apply_look
+    from app.pages import PAGES
+    from app.preferences import Preferences
+
+    app = QApplication([])
+    preferences = Preferences()
+    preferences.set("language", "en")
+    apply_look(preferences)
+    window = MainWindow(preferences)
+    window.show()
+    app.processEvents()
+    pulse = Pulse()
+    timer = QTimer(interval=0)
+    timer.timeout.connect(pulse.tick)
+    timer.start()
+    found: dict[str, Any] = {}
+
+    @contextmanager
+    def watched(name: str, seconds: float = 0.4, until: Callable[[], object] = lambda: True) -> Iterator[None]:
+        """What the block does, and the events of `seconds` after it and until the condition holds."""
+        pulse.begin()
+        yield
+        end, latest = time.monotonic() + seconds, time.monotonic() + 60
+        while time.monotonic() < end or (not until() and time.monotonic() < latest):
+            app.processEvents()
+        found[name] = pulse.result()
+
+    for key in PAGES:  # before any page is built: as fast as a person could
+        with watched(f"first visit: {key}"):
+            window.open_page(key)
+    with watched("language, theme and scale (a change may take longer)", 0.1):
+        window.rebuild()
+    with watched("pages built while idle", 3.0):
+        pass
+    for key in PAGES:
+        with watched(f"opened: {key}"):
+            window.open_page(key)
+    with watched("a run file opened", 1.0):
+        window.context.try_example()
+    with watched("a key typed"):
+        window.draft.set("network.rank", 24)
+    folder = long_run(Path(os.environ["ATHANOR_HOME"]) / "runs")
+    runs = window.starter.runs()
+    window.open_page("run")
+    app.processEvents()
+    began = time.perf_counter()
+    with watched(f"a run of {STEPS:,} steps opened", 0.5, lambda: runs.current is not None and runs.current.is_read):
+        runs.open(folder)
+    found[f"a run of {STEPS:,} steps opened"]["seconds"] = round(time.perf_counter() - began - 0.5, 2)
+    for number in range(3):
+        with watched(f"smoothing and log scale moved ({number + 1})"):
+            plot = window.page("run").plot  # type: ignore[attr-defined]
+            plot.smoothing.setValue(20 + 30 * number)
+            plot.log_switch.toggle()
+    window.close()
+    return found
+
+
+def long_run(parent: Path) -> Path:
+    """A finished run of STEPS steps; returns its folder."""
+    import random
+
+    from tests.fake_worker import run_of
+    from trainer.config.files import write_run
+    from trainer.ipc import events
+    from trainer.ipc.journal import Journal, Record, encode
+    from trainer.ipc.runfolder import create
+
+    folder = create(parent, "long")
+    write_run(folder.run_file, run_of())
+    writer = Journal(folder.journal)
+    writer.append(events.Hello(1, 1, 0.0, 0, STEPS, 100, STEPS // 100, "cpu"))
+    writer.append(events.Plan(STEPS, STEPS // 100, 100, 1000, 0, 1, 1, ("unet", "text_encoder")))
+    writer.close()
+    dice = random.Random(0)
+    with folder.journal.open("ab") as journal:
+        for step in range(1, STEPS + 1):
+            loss = 0.1 + 1 / step + 0.05 * dice.random()
+            event = events.Step(step, step * 100 // (STEPS + 1) + 1, loss, (1e-4, 5e-5), 0.4, 1 << 30)
+            journal.write(encode(Record(step + 2, 1.7e9 + step, event)) + b"\n")
+        journal.write(encode(Record(STEPS + 3, 1.8e9, events.Done(STEPS, "finished", "a.safetensors"))) + b"\n")
+    return folder.path
+
+
+def main() -> None:
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    with tempfile.TemporaryDirectory(prefix="athanor-home-") as home:
+        os.environ["ATHANOR_HOME"] = home
+        found = stretches()
+    for name, figures in found.items():
+        print(f"{name:<55} {figures['ms']:>7.1f} ms  (of it work {figures['work_ms']:.1f} ms)", figures.get("seconds", ""))
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

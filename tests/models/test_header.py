@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import struct
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.models import shapes as make
+from tests.models.shapes import Shapes, write
 from tests.tiny import save_tiny_file, save_tiny_folder
 from trainer.models.header import ModelFacts, base_problem, inspect_file, lora_problem, vae_problem
 from trainer.models.keys import LDM_CLIP, LDM_UNET, LDM_VAE
-from trainer.models.safetensors_file import MAX_HEADER_BYTES, header_bytes
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-def write(path: Path, shapes: Shapes, metadata: dict[str, str] | None = None, dtype: str = "F16") -> Path:
-    """A safetensors file of these shapes whose data is a hole: gigabytes cost nothing."""
-    head = header_bytes({name: (dtype, shape) for name, shape in shapes.items()}, metadata or {})
-    end = json.loads(head[8:])
-    size = max((entry["data_offsets"][1] for name, entry in end.items() if name != "__metadata__"), default=0)
-    with path.open("wb") as handle:
-        handle.write(head)
-        handle.truncate(len(head) + size)
-    return path
+from trainer.models.safetensors_file import MAX_HEADER_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +32,6 @@ def sd1(tiny_file: Path) -> Shapes:
     return read_header(tiny_file).shapes
 
 
-def unet(shapes: Shapes) -> Shapes:
-    return {name: shape for name, shape in shapes.items() if name.startswith(LDM_UNET)}
-
-
 def test_a_whole_model(tiny_file: Path) -> None:
     facts = inspect_file(tiny_file)
     assert (facts.kind, facts.family, facts.prediction, facts.dtype) == ("base", "sd1", "epsilon", "fp32")
@@ -52,6 +40,62 @@ def test_a_whole_model(tiny_file: Path) -> None:
     assert facts.num_bytes == tiny_file.stat().st_size
     assert facts.native_resolution == 64
     assert str(facts.summary) == "Stable Diffusion 1.x model."
+
+
+WHOLE = {"sd1": dict, "sd2": make.sd2, "sdxl": make.sdxl}
+TEXT_PARTS = {"sd1": {"text_encoder"}, "sd2": {"text_encoder"}, "sdxl": {"text_encoder", "text_encoder_2"}}
+
+
+@pytest.mark.parametrize("family", list(WHOLE))
+def test_a_whole_model_of_each_family(tmp_path: Path, sd1: Shapes, family: str) -> None:
+    whole = WHOLE[family](sd1)
+    facts = inspect_file(write(tmp_path / "x.safetensors", whole))
+    assert (facts.kind, facts.family, facts.problem) == ("base", family, None)
+    assert facts.parts == {"unet", "vae"} | TEXT_PARTS[family] and not facts.missing
+    assert facts.in_channels == 4 and facts.container == "safetensors" and facts.num_tensors == len(whole)
+    assert facts.use is not None and base_problem(facts) is None
+    expected = {"sd1": ("epsilon", "family"), "sd2": (None, None), "sdxl": ("epsilon", "family")}[family]
+    assert (facts.prediction, facts.prediction_source) == expected
+    assert facts.native_resolution == {"sd1": 512, "sd2": 512, "sdxl": 1024}[family]
+
+
+@pytest.mark.parametrize("family", list(WHOLE))
+def test_inpainting_models_of_each_family(tmp_path: Path, sd1: Shapes, family: str) -> None:
+    facts = inspect_file(write(tmp_path / "x.safetensors", make.inpainting(WHOLE[family](sd1))))
+    assert (facts.kind, facts.family, facts.in_channels, facts.problem) == ("base", family, 9, None)
+    assert "inpainting" in str(facts.summary)
+
+
+@pytest.mark.parametrize(("channels", "words"), [(5, "depth map"), (8, "InstructPix2Pix"), (6, "unknown purpose")])
+def test_other_inputs_are_refused(tmp_path: Path, sd1: Shapes, channels: int, words: str) -> None:
+    facts = inspect_file(write(tmp_path / "x.safetensors", make.inpainting(sd1, channels)))
+    assert words in str(facts.problem) and f"{channels} input channels" in str(facts.problem)
+
+
+def test_the_refiner_is_refused(tmp_path: Path, sd1: Shapes) -> None:
+    whole = make.refiner(sd1)
+    for shapes in (whole, make.part(whole, LDM_UNET)):
+        facts = inspect_file(write(tmp_path / "x.safetensors", shapes))
+        assert facts.family == "sdxl_refiner" and "refiner" in str(facts.problem) and "base model" in str(facts.problem)
+
+
+def test_averaged_weights(tmp_path: Path, sd1: Shapes) -> None:
+    averaged: Shapes = {f"model_ema.{name.removeprefix('model.').replace('.', '')}": shape
+                        for name, shape in make.part(sd1, LDM_UNET).items()}  # fmt: skip
+    both = inspect_file(write(tmp_path / "both.safetensors", {**sd1, **averaged}))
+    assert both.averaged and both.problem is None
+    alone = inspect_file(write(tmp_path / "alone.safetensors", {**make.without(sd1, LDM_UNET), **averaged}))
+    assert (alone.kind, alone.family, alone.averaged) == ("base", "sd1", True) and "EMA" in str(alone.problem)
+
+
+def test_mixed_dtypes(tmp_path: Path) -> None:
+    from trainer.models.safetensors_file import header_bytes
+
+    head = header_bytes({"a": ("F16", (100,)), "b": ("F32", (10,)), "c": ("I64", (400,))}, {})
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(head + bytes(200 + 40 + 3200))
+    facts = inspect_file(path)
+    assert facts.dtype == "fp16" and dict(facts.dtypes) == {"I64": 3200, "fp16": 200, "fp32": 40}
 
 
 def test_a_diffusers_folder(tmp_path: Path) -> None:
@@ -68,50 +112,92 @@ def test_a_diffusers_folder(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-9])
     assert "unet/diffusion_pytorch_model.safetensors: 9 bytes are missing" in str(inspect_file(folder).problem)
     weights.unlink()
-    assert "unet/ has no .safetensors weights" in str(inspect_file(folder).problem)
+    assert "unet/ has no weights" in str(inspect_file(folder).problem)
     (folder / "unet/config.json").write_text("{", encoding="utf-8")
     assert inspect_file(folder).kind == "broken"
 
 
-def test_a_v_prediction_model(tmp_path: Path, sd1: Shapes) -> None:
-    assert inspect_file(write(tmp_path / "a.safetensors", {**sd1, "v_pred": (0,)})).prediction == "v_prediction"
-    said = write(tmp_path / "b.safetensors", sd1, {"modelspec.prediction_type": "v"})
-    assert inspect_file(said).prediction == "v_prediction"
-    beside = write(tmp_path / "c.safetensors", sd1)
-    beside.with_suffix(".yaml").write_text("model: {params: {parameterization: v}}", encoding="utf-8")
-    assert inspect_file(beside).prediction == "v_prediction"
+Said = tuple[str | None, str | None, bool | None]
+PREDICTIONS: dict[str, tuple[str, Shapes, dict[str, str], str, Said]] = {
+    "marker": ("sd1", {"v_pred": (0,)}, {}, "", ("v_prediction", "marker", None)),
+    "both markers": ("sdxl", {"v_pred": (0,), "ztsnr": (0,)}, {}, "", ("v_prediction", "marker", True)),
+    "zero SNR alone": ("sdxl", {"ztsnr": ()}, {}, "", ("epsilon", "family", True)),
+    "modelspec": ("sd1", {}, {"modelspec.prediction_type": "v"}, "", ("v_prediction", "metadata", None)),
+    "modelspec, other key": ("sd2", {}, {"modelspec.predict_key": "v"}, "", ("v_prediction", "metadata", None)),
+    "modelspec, epsilon": ("sd2", {}, {"modelspec.prediction_type": "epsilon"}, "", ("epsilon", "metadata", None)),
+    "metadata before marker": (
+        "sdxl", {"v_pred": (0,)}, {"modelspec.prediction_type": "epsilon"}, "", ("epsilon", "metadata", None),
+    ),
+    "architecture, v": (
+        "sd2", {}, {"modelspec.architecture": "stable-diffusion-v2-768-v"}, "", ("v_prediction", "metadata", None),
+    ),
+    "architecture, epsilon": (
+        "sd2", {}, {"modelspec.architecture": "stable-diffusion-v2-512"}, "", ("epsilon", "metadata", None),
+    ),
+    "kohya": ("sd2", {}, {"ss_v_parameterization": "True"}, "", ("v_prediction", "metadata", None)),
+    "zero SNR in metadata": (
+        "sdxl", {}, {"ss_zero_terminal_snr": "True"}, "", ("epsilon", "family", True),
+    ),
+    "config beside": ("sd1", {}, {}, "model: {params: {parameterization: v}}", ("v_prediction", "config", None)),
+    "nobody says it": ("sd2", {}, {}, "", (None, None, None)),
+    "nonsense": ("sd1", {}, {"modelspec.prediction_type": "x0?"}, "", ("epsilon", "family", None)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(PREDICTIONS))
+def test_what_a_model_predicts_and_who_says_so(tmp_path: Path, sd1: Shapes, name: str) -> None:
+    family, more, metadata, beside, expected = PREDICTIONS[name]
+    path = write(tmp_path / "x.safetensors", {**WHOLE[family](sd1), **more}, metadata)
+    if beside:
+        path.with_suffix(".yaml").write_text(beside, encoding="utf-8")
+    facts = inspect_file(path)
+    assert facts.problem is None
+    assert (facts.prediction, facts.prediction_source, facts.zero_snr) == expected
+
+
+def test_sd2_with_v_prediction_is_of_768_pixels(tmp_path: Path, sd1: Shapes) -> None:
+    shapes = {**make.sd2(sd1), "v_pred": (0,)}
+    assert inspect_file(write(tmp_path / "x.safetensors", shapes)).native_resolution == 768
+    said = write(tmp_path / "x.safetensors", shapes, {"modelspec.resolution": "512x512"})
+    assert inspect_file(said).native_resolution == 512
 
 
 OTHER_MODELS: dict[str, tuple[Shapes, str, str | None, str]] = {
-    "SD 2": (
-        {
-            f"{LDM_UNET}input_blocks.0.0.weight": (320, 4, 3, 3),
-            f"{LDM_UNET}input_blocks.1.1.proj_in.weight": (320, 320),
-            "cond_stage_model.model.ln_final.weight": (1024,),
-        },
-        "base", "sd2", "Stable Diffusion 2.x",
+    "unCLIP": (
+        {f"{LDM_UNET}input_blocks.0.0.weight": (320, 4, 3, 3), "noise_augmentor.data_mean": (9,)},
+        "base", None, "unCLIP model",
     ),
-    "SDXL": (
+    "video": (
         {
-            f"{LDM_UNET}input_blocks.0.0.weight": (320, 4, 3, 3),
-            f"{LDM_UNET}label_emb.0.0.weight": (1280, 2816),
-            "conditioner.embedders.0.transformer.text_model.final_layer_norm.weight": (768,),
-            "conditioner.embedders.1.model.ln_final.weight": (1280,),
+            f"{LDM_UNET}input_blocks.0.0.weight": (320, 8, 3, 3),
+            f"{LDM_UNET}input_blocks.1.0.time_stack.in_layers.0.weight": (320,),
         },
-        "base", "sdxl", "SDXL",
+        "base", None, "Stable Video Diffusion",
     ),
     "SDXL UNet alone": (
         {f"{LDM_UNET}input_blocks.0.0.weight": (320, 4, 3, 3), f"{LDM_UNET}label_emb.0.0.weight": (1280, 2816)},
-        "base", "sdxl", "SDXL",
+        "broken", "sdxl", "laid out as SDXL, but is not whole",
     ),
-    "refiner": (
+    "a part": (
         {
-            f"{LDM_UNET}input_blocks.0.0.weight": (384, 4, 3, 3),
-            f"{LDM_UNET}label_emb.0.0.weight": (1536, 2560),
-            "conditioner.embedders.0.model.ln_final.weight": (1280,),
+            "conv_in.weight": (320, 4, 3, 3),
+            "time_embedding.linear_1.weight": (9, 9),
+            "add_embedding.linear_1.weight": (9, 9),
         },
-        "base", "sdxl_refiner", "SDXL refiner",
+        "part", "sdxl", "one part of a diffusers folder",
     ),
+    "Cascade": ({"clip_txt_mapper.weight": (9, 9)}, "base", None, "Stable Cascade"),
+    "PixArt": ({"adaln_single.emb.timestep_embedder.linear_1.weight": (9, 9)}, "base", None, "PixArt"),
+    "AuraFlow": ({"model.double_layers.0.attn.w1q.weight": (9, 9)}, "base", None, "AuraFlow"),
+    "Chroma": (
+        {"double_blocks.0.img_attn.qkv.weight": (9, 3), "distilled_guidance_layer.in_proj.weight": (9, 3)},
+        "base", None, "Chroma",
+    ),
+    "TAESD": ({"1.weight": (64, 4, 3, 3), "3.conv.0.weight": (64, 64, 3, 3)}, "stranger", None, "TAESD"),
+    "DeepDanbooru": ({"n_Conv_0.weight": (9, 3)}, "stranger", None, "DeepDanbooru"),
+    "hypernetwork": ({"768.0.linear.0.weight": (768, 768)}, "hypernetwork", "sd1", "hypernetwork"),
+    "aesthetic": ({"tensor": (1, 768)}, "aesthetic", None, "aesthetic"),
+    "embedding of diffusers": ({"<cat>": (768,)}, "embedding", "sd1", "1 vectors for Stable Diffusion 1.x"),
     "SD 3": ({f"{LDM_UNET}joint_blocks.0.x_block.attn.qkv.weight": (9, 3)}, "base", "sd3", "Stable Diffusion 3"),
     "FLUX": ({"double_blocks.0.img_attn.qkv.weight": (9, 3)}, "base", "flux", "FLUX"),
     "SD 3 diffusers": ({"transformer_blocks.0.norm1_context.linear.weight": (9, 3)}, "base", "sd3", "Diffusion 3"),
@@ -138,7 +224,7 @@ OTHER_MODELS: dict[str, tuple[Shapes, str, str | None, str]] = {
     "LoRA diffusers": (
         {"unet.down_blocks.0.attentions.0.proj_in.lora_A.weight": (8, 320, 1, 1)}, "lora", "sd1", "LoRA",
     ),
-    "LoHa": ({"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": (8, 8)}, "lora", "sd1", "LoRA"),
+    "LoHa": ({"lora_unet_mid_block_attentions_0_proj_in.hada_w1_a": (8, 8)}, "lora", "sd1", "LoHa for Stable Diffusion 1.x"),
     "LoRA elsewhere": ({"diffusion_model.blocks.0.self_attn.q.lora_A.weight": (8, 8)}, "lora", None, "LoRA."),
     "VAE": (
         {"encoder.conv_in.weight": (128, 3, 3, 3), "decoder.conv_in.weight": (512, 4, 3, 3)},
@@ -185,14 +271,9 @@ def test_metadata_tells_a_loras_family_first(tmp_path: Path) -> None:
         assert inspect_file(write(tmp_path / "x.safetensors", shapes, metadata)).family == family
 
 
-def test_inpainting_is_recognised(tmp_path: Path, sd1: Shapes) -> None:
-    wide = {**sd1, f"{LDM_UNET}input_blocks.0.0.weight": (32, 9, 3, 3)}
-    facts = inspect_file(write(tmp_path / "x.safetensors", wide))
-    assert "inpainting" in str(facts.problem) and "9 input channels" in str(facts.problem)
-
-
 def test_missing_parts(tmp_path: Path, sd1: Shapes) -> None:
-    alone = inspect_file(write(tmp_path / "unet.safetensors", unet(sd1)))
+    alone = inspect_file(write(tmp_path / "unet.safetensors", make.part(sd1, LDM_UNET)))
+    assert alone.missing == {"text_encoder", "vae"}
     assert "no text encoder" in str(alone.problem)
     bare = {name: shape for name, shape in sd1.items() if not name.startswith(LDM_VAE)}
     facts = inspect_file(write(tmp_path / "bare.safetensors", bare))
@@ -213,14 +294,13 @@ NO_MODELS: dict[str, tuple[str, bytes, str, str]] = {
     "empty": ("m.safetensors", b"", "broken", "empty"),
     "web page": ("m.safetensors", b"\n<!DOCTYPE html><html>login", "unknown", "web page"),
     "LFS pointer": ("m.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "unknown", "Git LFS"),
-    "old pickle": ("m.ckpt", b"\x80\x02}q\x00(X", "pickle", "cannot be read yet"),
-    "new pickle": ("m.ckpt", b"PK\x03\x04\x00\x00archive/data.pkl", "pickle", ".safetensors version"),
-    "pickle under a wrong name": (
-        "m.safetensors",
-        b"PK\x03\x04\x00\x00archive/data.pkl",
-        "pickle",
-        "cannot be read yet",
-    ),
+    "cut pickle": ("m.ckpt", b"\x80\x02}q\x00(X", "broken", "cut short"),
+    "other pickle": ("m.ckpt", b"\x80\x02}q\x00.", "unknown", "none that torch wrote"),
+    "cut zip": ("m.ckpt", b"PK\x03\x04\x00\x00archive/data.pkl", "broken", "cut short"),
+    "cut zip under a wrong name": ("m.safetensors", b"PK\x03\x04\x00\x00archive/data.pkl", "broken", "cut short"),
+    "gzip": ("m.tar.gz", b"\x1f\x8b\x08\x00", "unknown", "packed archive"),
+    "index": ("model_index.json", b"{}", "unknown", "Choose the folder"),
+    "harmful": ("m.pt", b"\x80\x02cposix\nsystem\nX\x01\x00\x00\x00lR.", "pickle", "posix.system"),
     "zip": ("m.zip", b"PK\x03\x04\x00\x00model.safetensors", "unknown", "packed archive"),
     "rar": ("m.rar", b"Rar!\x1a\x07", "unknown", "packed archive"),
     "GGUF": ("m.gguf", b"GGUF\x03\x00", "unknown", "quantised"),
@@ -275,10 +355,10 @@ def test_unreadable_missing_and_impossible_paths(tmp_path: Path, monkeypatch: py
     path = tmp_path / "locked.safetensors"
     path.write_bytes(b"x")
 
-    def refuse(self: Path, *args: object, **kwargs: object) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("trainer.models.opening.FileIO", refuse)
     facts = inspect_file(path)
     assert facts.kind == "broken" and "Permission denied" in str(facts.problem)
 
@@ -286,7 +366,7 @@ def test_unreadable_missing_and_impossible_paths(tmp_path: Path, monkeypatch: py
 def test_folders_that_are_no_models(tmp_path: Path) -> None:
     assert "model_index.json" in str(inspect_file(tmp_path).problem)
     for name, words in (
-        ("StableDiffusionXLPipeline", "SDXL"), ("FluxPipeline", "FLUX"), ("StableDiffusion3Pipeline", "Diffusion 3"),
+        ("StableDiffusionXLPipeline", "no UNet"), ("FluxPipeline", "FLUX"), ("StableDiffusion3Pipeline", "Diffusion 3"),
         ("KandinskyPipeline", "KandinskyPipeline"),
     ):  # fmt: skip
         (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}), encoding="utf-8")
@@ -316,12 +396,21 @@ def test_what_serves_as_a_vae(tmp_path: Path, tiny_file: Path) -> None:
         tmp_path / "w.safetensors", {"encoder.conv_in.weight": (1, 3, 3, 3), "decoder.conv_in.weight": (1, 16, 3, 3)}
     )
     assert "16 latent channels" in str(vae_problem(inspect_file(wide)))
+    assert "SDXL has 4" in str(vae_problem(inspect_file(wide), "sdxl"))
+    assert vae_problem(inspect_file(tiny_file), "sd2") is None
+    assert "VAE for SDXL is needed" in str(vae_problem(inspect_file(tiny_file), "sdxl"))
     assert "no file" in str(vae_problem(inspect_file(tmp_path / "none")))
 
 
 def test_what_serves_as_a_lora(tmp_path: Path, tiny_file: Path) -> None:
     assert lora_problem(facts_of(tmp_path, "LoRA 1")) is None
-    assert "SDXL" in str(lora_problem(facts_of(tmp_path, "LoRA XL")))
+    assert (
+        lora_problem(facts_of(tmp_path, "LoRA XL")) is None
+        and lora_problem(facts_of(tmp_path, "LoRA 1"), "sd1") is None
+    )
+    assert "LoRA for SDXL" in str(lora_problem(facts_of(tmp_path, "LoRA XL"), "sd1"))
+    assert "made for SDXL" in str(lora_problem(facts_of(tmp_path, "LoRA 1"), "sdxl"))
+    assert "FLUX" in str(lora_problem(facts_of(tmp_path, "LoRA FLUX")))
     assert "A LoRA is needed" in str(lora_problem(inspect_file(tiny_file)))
     assert "no file" in str(lora_problem(inspect_file(tmp_path / "none")))
 
@@ -332,6 +421,67 @@ def test_a_full_size_header_takes_less_than_a_third_of_a_second(tmp_path: Path, 
     start = time.process_time()  # of this process alone: a busy machine must not fail the test
     assert inspect_file(path).problem is None
     assert time.process_time() - start < 0.3
+
+
+def test_what_is_no_ordinary_file_is_not_opened(tmp_path: Path) -> None:
+    """A pipe without a writer would block for ever, a device could do anything."""
+    places = [Path("/dev/zero"), Path("/dev/tty")] if os.name != "nt" else [Path("NUL")]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.safetensors")
+        places.append(tmp_path / "pipe.safetensors")
+    for path in places:
+        if path.exists():
+            facts = inspect_file(path)
+            assert facts.kind == "broken" and "a named pipe, a device or a socket" in str(facts.problem)
+
+
+def test_links(tmp_path: Path, tiny_file: Path) -> None:
+    try:
+        (tmp_path / "good.safetensors").symlink_to(tiny_file)
+        (tmp_path / "dead.safetensors").symlink_to(tmp_path / "nowhere")
+        (tmp_path / "ring.safetensors").symlink_to(tmp_path / "ring.safetensors")
+    except OSError:
+        pytest.skip("this system makes no links for everybody")
+    assert inspect_file(tmp_path / "good.safetensors").kind == "base"
+    dead = inspect_file(tmp_path / "dead.safetensors")
+    assert dead.kind == "missing" and "is a link to a file that is not there" in str(dead.problem)
+    assert inspect_file(tmp_path / "ring.safetensors").problem is not None
+
+
+def test_a_drive_that_goes_away_while_it_is_read(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.models import safetensors_file
+
+    def gone(text: bytes) -> dict[str, object]:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(safetensors_file, "_json", gone)
+    facts = inspect_file(tiny_file)
+    assert facts.kind == "broken" and "Input/output error" in str(facts.problem)
+
+
+def test_any_thread_may_ask(tiny_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "torn.safetensors").write_bytes(tiny_file.read_bytes()[:5000])
+    kinds: list[str] = []
+
+    def ask() -> None:
+        for _ in range(5):
+            kinds.append(inspect_file(tiny_file).kind)
+            kinds.append(inspect_file(tmp_path / "torn.safetensors").kind)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(kinds) == ["base"] * 20 + ["broken"] * 20
+
+
+def test_nothing_is_written_beside_a_model(tiny_file: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in tiny_file.parent.iterdir()}
+    mode = stat.S_IMODE(tiny_file.stat().st_mode)
+    inspect_file(tiny_file)
+    assert {path.name: path.stat().st_mtime_ns for path in tiny_file.parent.iterdir()} == before
+    assert stat.S_IMODE(tiny_file.stat().st_mode) == mode
 
 
 def test_no_torch_is_needed(tiny_file: Path) -> None:

@@ -1,24 +1,30 @@
-"""What a model file is, told from its header in milliseconds: no torch, no weights read, and never an exception.
+"""What a model file is, told from its header in milliseconds: no torch, no weights read, nothing run, never an exception.
 
-`inspect_file` serves the window while a path is typed, `check` before a run, and the loader before it reads.
+`inspect_file` serves the window while a path is typed or a file is dragged, `check` before a run, and the loader.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from trainer.errors import BadInput
 from trainer.messages import Message, say
-from trainer.models import configs, layouts
-from trainer.models.safetensors_file import Header, NotSafetensors, read_header
+from trainer.models import configs, folders, layouts, predictions, strangers
+from trainer.models.adapter_layouts import Adapter
+from trainer.models.folder_files import BadConfig, weight_files
+from trainer.models.opening import NotWeights, open_plain
+from trainer.models.pickle_machine import BadPickle
+from trainer.models.safetensors_file import Header
+from trainer.models.weights_file import HEAD_BYTES, read_header
 
 Kind = Literal[
-    "base", "lora", "vae", "embedding", "hypernetwork", "controlnet", "adapter", "upscaler", "text_encoder",
-    "pickle", "unknown", "broken", "missing",
+    "base", "part", "lora", "vae", "embedding", "hypernetwork", "aesthetic", "controlnet", "adapter", "upscaler",
+    "text_encoder", "stranger", "pickle", "unknown", "broken", "missing",
 ]  # fmt: skip
 FAMILY_TITLES = {
     "sd1": "Stable Diffusion 1.x",
@@ -28,30 +34,11 @@ FAMILY_TITLES = {
     "sd3": "Stable Diffusion 3",
     "flux": "FLUX",
 }
-TRAINABLE = ("sd1",)
+TRAINABLE = ("sd1", "sd2", "sdxl")
+LATENT_CHANNELS = {"sd1": 4, "sd2": 4, "sdxl": 4, "sdxl_refiner": 4, "sd3": 16, "flux": 16}
+NATIVE_RESOLUTION = {"sd1": 512, "sd2": 512, "sdxl": 1024}  # SD 2.x with v-prediction: 768
+PLAIN_CHANNELS, INPAINTING_CHANNELS = 4, 9
 _DTYPE_NAMES = {"F32": "fp32", "F16": "fp16", "BF16": "bf16", "F64": "fp64", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
-_ARCHIVE = say("This is a packed archive. Unpack it first and choose the model inside.")
-_PICTURE = say("This is a picture, not a model.")
-_LFS_POINTER = say(
-    "This is only a Git LFS pointer, a note of a hundred bytes in place of the model: the real "
-    "file was not downloaded. Fetch it with `git lfs pull` or from the model's page."
-)
-_GGUF = say(
-    "This is a GGUF file: quantised weights for running a model, not for training it. Choose the safetensors version."
-)
-_SIGNS = (  # what the first bytes of files that are no models look like
-    (b"version https://git-lfs", _LFS_POINTER),
-    (b"GGUF", _GGUF),
-    (b"\x89PNG", _PICTURE),
-    (b"\xff\xd8\xff", _PICTURE),
-    (b"7z\xbc\xaf", _ARCHIVE),
-    (b"Rar!", _ARCHIVE),
-)
-_PICKLE = say(
-    "This is a model in the old .ckpt/.pt format, which can hold programs and cannot be read "
-    "yet. Choose the .safetensors version, or convert it with the WebUI's checkpoint merger (no "
-    "second model, format safetensors)."
-)
 
 
 @dataclass(frozen=True)
@@ -60,17 +47,30 @@ class ModelFacts:
 
     Attributes:
         path: as asked.
-        kind: what sort of file; "missing" if there is none, "broken" if it is damaged.
+        kind: what sort of file; "missing" if there is none, "broken" if it is damaged, "pickle" if it was refused
+            because it wants to import what no model needs, "part" for a piece of a diffusers folder.
         family: the architecture it belongs to, None if unknown or none.
         summary: one sentence for the window.
         problem: why nothing can be trained on it, None if it is a whole model of a family that trains.
-        prediction: "epsilon" or "v_prediction" for a base model.
+        use: what it can be used for here, None for what cannot be read.
+        prediction: "epsilon" or "v_prediction" for a base model, None where nothing says it (SD 2.x).
+        prediction_source: "metadata", "marker", "config" or "family"; None where nothing says it.
+        zero_snr: whether the model was trained with zero terminal SNR; None where nothing says it.
         dtype: of most of its bytes: "fp32", "fp16", "bf16", "fp8".
-        parts: of "unet", "vae", "text_encoder" those present.
+        dtypes: bytes by dtype.
+        parts: of a base model those present ("unet", "vae", "text_encoder", "text_encoder_2"); of a LoRA those it changes.
+        missing: the parts of its family that a base model lacks.
+        in_channels: of a base model's UNet: 4, or 9 for inpainting.
+        averaged: whether a base model holds averaged weights (EMA) beside or instead of its own.
         num_bytes: its size on disk.
+        num_tensors: how many tensors it holds.
         native_resolution: in pixels, for a base model.
-        metadata: the header's strings (a LoRA's `ss_*` among them).
+        container: "safetensors", "torch_zip", "torch_pickle", "torch_tar" or "folder".
+        metadata: a safetensors header's strings (a LoRA's `ss_*` among them).
+        tree: what a pickle says beside tensors, as plain values.
         latent_channels: of a VAE.
+        adapter: of a LoRA: its method, spelling, ranks and alpha.
+        vectors: of an embedding, how many.
     """
 
     path: Path
@@ -85,6 +85,18 @@ class ModelFacts:
     native_resolution: int | None = None
     metadata: tuple[tuple[str, str], ...] = ()
     latent_channels: int | None = None
+    use: Message | None = None
+    prediction_source: str | None = None
+    zero_snr: bool | None = None
+    dtypes: tuple[tuple[str, int], ...] = ()
+    missing: frozenset[str] = frozenset()
+    in_channels: int | None = None
+    averaged: bool = False
+    num_tensors: int = 0
+    container: str | None = None
+    tree: Mapping[str, Any] = field(default_factory=dict)
+    adapter: Adapter | None = None
+    vectors: int | None = None
 
 
 def inspect_file(path: Path | str) -> ModelFacts:
@@ -93,9 +105,11 @@ def inspect_file(path: Path | str) -> ModelFacts:
     try:
         if path.is_dir():
             return _inspect_folder(path)
-        if not path.is_file():
-            return _bad(path, "missing", say("There is no file or folder {path}.", path=str(path)))
+        if not path.exists():
+            return _missing(path)
         return _inspect_file(path)
+    except NotWeights as error:
+        return _bad(path, "broken", say("The file {path} cannot be read: {reason}.", path=str(path), reason=error.why))
     except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
         return _bad(
             path, "broken", say("The file {path} cannot be read: {reason}.", path=str(path), reason=_reason(error))
@@ -109,168 +123,198 @@ def base_problem(facts: ModelFacts, has_vae: bool = False) -> Message | None:
     return facts.problem
 
 
-def vae_problem(facts: ModelFacts) -> Message | None:
-    """Why it cannot serve as the separate VAE of an SD 1.x model, or None."""
+def vae_problem(facts: ModelFacts, family: str | None = None) -> Message | None:
+    """Why it cannot serve as the separate VAE of a model of `family` (None: of any that trains), or None."""
     if facts.kind in ("missing", "broken", "pickle"):
         return facts.problem
     if "vae" not in facts.parts:
         return say("A VAE is needed here. {summary}", summary=facts.summary)
-    if facts.kind == "vae" and facts.latent_channels not in (None, 4):
+    wanted, title = LATENT_CHANNELS.get(family or "", 4), FAMILY_TITLES.get(family or "", "Stable Diffusion")
+    if facts.kind == "vae" and facts.latent_channels not in (None, wanted):
         return say(
-            "This VAE has {channels} latent channels and belongs to another kind of model; Stable Diffusion 1.x has 4.",
+            "This VAE has {channels} latent channels and belongs to another kind of model; {family} has {wanted}.",
             channels=facts.latent_channels or 0,
+            family=title,
+            wanted=wanted,
         )
-    if facts.kind == "base" and facts.family not in ("sd1", "sd2"):
-        return say("A VAE for Stable Diffusion 1.x is needed here. {summary}", summary=facts.summary)
+    if facts.kind == "base" and _vae_kind(facts.family) != _vae_kind(family or facts.family):
+        return say("A VAE for {family} is needed here. {summary}", family=title, summary=facts.summary)
     return None
 
 
-def lora_problem(facts: ModelFacts) -> Message | None:
-    """Why training cannot go on from it as an SD 1.x LoRA, or None."""
+def lora_problem(facts: ModelFacts, family: str | None = None) -> Message | None:
+    """Why training cannot go on from it as a LoRA for a model of `family` (None: of any that trains), or None."""
     if facts.kind in ("missing", "broken", "pickle"):
         return facts.problem
     if facts.kind != "lora":
         return say("A LoRA is needed here. {summary}", summary=facts.summary)
-    if facts.family != "sd1":
-        return say("A LoRA made for Stable Diffusion 1.x is needed here. {summary}", summary=facts.summary)
+    if family is None and facts.family not in TRAINABLE:
+        return say("A LoRA for a family that Athanor trains is needed here. {summary}", summary=facts.summary)
+    if family is not None and facts.family != family:
+        return say(
+            "A LoRA made for {family} is needed here. {summary}",
+            family=FAMILY_TITLES.get(family, family),
+            summary=facts.summary,
+        )
     return None
+
+
+def _vae_kind(family: str | None) -> str | None:
+    """SD 1.x and 2.x share their VAE's latents, SDXL and its refiner theirs."""
+    return {"sd2": "sd1", "sdxl_refiner": "sdxl"}.get(family or "", family)
 
 
 def _bad(path: Path, kind: Kind, text: Message, num_bytes: int = 0) -> ModelFacts:
     return ModelFacts(path, kind, None, text, text, num_bytes=num_bytes)
 
 
+def _missing(path: Path) -> ModelFacts:
+    if path.is_symlink():
+        return _bad(path, "missing", say("{path} is a link to a file that is not there.", path=str(path)))
+    return _bad(path, "missing", say("There is no file or folder {path}.", path=str(path)))
+
+
 def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error)).rstrip(".")
 
 
+# --- one file ---
+
+
 def _inspect_file(path: Path) -> ModelFacts:
-    num_bytes = path.stat().st_size
-    with path.open("rb") as handle:
-        head = handle.read(512)
-    text = _by_first_bytes(path, head)
+    with open_plain(path) as handle:
+        num_bytes = handle.seek(0, 2)
+        handle.seek(0)
+        head = handle.read(HEAD_BYTES)
+    text = strangers.by_first_bytes(path, head)
     if text is not None:
-        kind: Kind = "pickle" if text is _PICKLE else "broken" if not head else "unknown"
-        return _bad(path, kind, text, num_bytes)
+        return _bad(path, "broken" if not head else "unknown", text, num_bytes)
     try:
-        header = read_header(path)
-    except NotSafetensors as error:
-        return _bad(path, "broken" if error.cut_short else "unknown", _not_safetensors(path, error), num_bytes)
-    facts = _from_header(path, header)
-    return replace(facts, num_bytes=num_bytes, dtype=_dtype(header), metadata=tuple(sorted(header.metadata.items())))
+        header = read_header(path, located=False)
+    except NotWeights as error:
+        kind: Kind = "broken" if error.cut_short else "pickle" if _is_refused(error) else "unknown"
+        return _bad(path, kind, strangers.not_weights(path, error, head), num_bytes)
+    return replace(_from_header(path, header), num_bytes=num_bytes, **_figures(header))
 
 
-def _by_first_bytes(path: Path, head: bytes) -> Message | None:
-    """A sentence for files that are plainly no safetensors."""
-    if not head:
-        return say("The file is empty: the download failed. Download it again.")
-    start = head.lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return say(
-            "This is a web page saved under a model's name: the download asked for a login or a "
-            "confirmation. Download it again in a browser."
-        )
-    if head.startswith(b"\x80") and head[1:2] in b"\x02\x03\x04\x05" and head[8:9] != b"{":
-        return _PICKLE
-    if head.startswith(b"PK\x03\x04"):
-        torch_zip = b"data.pkl" in head or path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin")
-        return _PICKLE if torch_zip else _ARCHIVE
-    return next((text for sign, text in _SIGNS if head.startswith(sign)), None)
+def _is_refused(error: NotWeights) -> bool:
+    return isinstance(error, BadPickle) and error.refused is not None
 
 
-def _not_safetensors(path: Path, error: NotSafetensors) -> Message:
-    if error.cut_short:
-        return say(
-            "The file is cut short ({reason}): the download or copy is not complete. Download it again.",
-            reason=error.why,
-        )
-    if path.suffix.lower() in (".safetensors", ".sft"):
-        return say(
-            "The file is damaged or no model in spite of its name ({reason}). Download it again.", reason=error.why
-        )
-    return say("This is not a model file that Athanor knows. Models are .safetensors files or diffusers folders.")
-
-
-def _dtype(header: Header) -> str | None:
-    sizes: dict[str, int] = {}
+def _figures(header: Header) -> dict[str, Any]:
+    """What every file of weights has."""
+    sizes: Counter[str] = Counter()
     for info in header.tensors.values():
-        if info.dtype in _DTYPE_NAMES:
-            sizes[info.dtype] = sizes.get(info.dtype, 0) + info.num_bytes
-    return _DTYPE_NAMES[max(sizes, key=lambda name: sizes[name])] if sizes else None
+        sizes[_DTYPE_NAMES.get(info.dtype, info.dtype[:12])] += info.num_bytes
+    floats = [(name, count) for name, count in sizes.most_common() if name in _DTYPE_NAMES.values()]
+    return {
+        "dtype": floats[0][0] if floats else None,
+        "dtypes": tuple(sizes.most_common()),
+        "metadata": tuple(sorted(header.metadata.items())),
+        "tree": header.tree,
+        "container": header.container,
+        "num_tensors": len(header.tensors),
+    }
 
 
 def _from_header(path: Path, header: Header) -> ModelFacts:
     found = layouts.recognise(header.shapes, header.metadata)
-    if found.kind == "base":
+    if found.kind == "base" and not found.name:
         return _base(path, header, found)
-    summary = _summary(found)
-    parts = frozenset({"vae"}) if found.kind == "vae" else frozenset()
-    problem = say("{summary} A base model (checkpoint) is needed here.", summary=summary)
-    return ModelFacts(
-        path, found.kind, found.family, summary, problem, parts=parts, latent_channels=found.latent_channels
-    )
-
-
-def _summary(found: layouts.Found) -> Message:
-    family = FAMILY_TITLES.get(found.family or "", "")
-    sentences = {
-        "lora": say("This is a LoRA for {family}.", family=family) if family else say("This is a LoRA."),
-        "vae": say("This is a VAE with {channels} latent channels.", channels=found.latent_channels or 0),
-        "embedding": say("This is an embedding (textual inversion)."),
-        "hypernetwork": say("This is a hypernetwork."),
-        "controlnet": say("This is a ControlNet."),
-        "adapter": say("This is an add-on (IP-Adapter, T2I-Adapter or motion module)."),
-        "upscaler": say("This is an upscaler."),
-        "text_encoder": say("This is a text encoder alone."),
-    }
-    return sentences.get(found.kind, say("This holds tensors, but no model that Athanor knows."))
+    summary = strangers.summary(found, FAMILY_TITLES.get(found.family or "", ""))
+    facts = ModelFacts(
+        path, found.kind, found.family, summary, say("{summary} A base model (checkpoint) is needed here.", summary=summary),
+        parts=found.parts, latent_channels=found.latent_channels, adapter=found.adapter, vectors=found.vectors,
+        in_channels=found.in_channels, use=strangers.use(found, found.family in TRAINABLE),
+    )  # fmt: skip
+    return replace(facts, prediction=predictions.said(header.metadata)) if found.kind == "lora" else facts
 
 
 def _base(path: Path, header: Header, found: layouts.Found) -> ModelFacts:
-    facts = ModelFacts(path, "base", found.family, say("{family} model.", family=FAMILY_TITLES[found.family or ""]))
-    facts = replace(
-        facts, parts=found.parts, native_resolution=_resolution(header) or (512 if found.family == "sd1" else None)
-    )
-    if found.family not in TRAINABLE:
-        return replace(facts, problem=_other_family(found.family or ""), prediction=None)
+    family = found.family or ""
+    facts = ModelFacts(
+        path, "base", found.family, say("{family} model.", family=FAMILY_TITLES.get(family, "?")), parts=found.parts,
+        in_channels=found.in_channels, averaged=found.averaged,
+    )  # fmt: skip
+    if "unet" not in found.parts and found.averaged:
+        return replace(
+            facts, problem=say("Only the averaged weights (EMA) of the UNet are in this file. Convert it first.")
+        )
+    if family not in TRAINABLE:
+        return _other_family(facts)
     try:
         beside = configs.config_beside(path)
-        layouts.check_sd1(header.shapes, found)
+        layouts.check_whole(header.shapes, found)
     except BadInput as error:
         return replace(facts, problem=error.what)
     except configs.UnknownLayout as error:
-        text = say("The model is laid out as Stable Diffusion 1.x, but is not whole: {reason}.", reason=error.why)
+        title = FAMILY_TITLES[family]
+        text = say("The model is laid out as {family}, but is not whole: {reason}.", family=title, reason=error.why)
         return replace(facts, kind="broken", summary=text, problem=text)
-    marked = "v" if "v_pred" in header.tensors else header.metadata.get("modelspec.prediction_type", "")
-    prediction = beside.get("model", {}).get("prediction") or ("v_prediction" if marked.startswith("v") else "epsilon")
-    return _trainable(replace(facts, prediction=prediction), found.in_channels)
+    told = predictions.tell(family, header, beside.get("model", {}))
+    return _whole(_with_prediction(facts, told), _resolution(header))
 
 
-def _trainable(facts: ModelFacts, in_channels: int | None) -> ModelFacts:
-    """Add the last reasons not to train on an SD 1.x model: inpainting, missing parts."""
-    if in_channels != 4:
-        text = say(
-            "This is an inpainting or other special version of Stable Diffusion 1.x ({channels} input "
-            "channels). Choose the ordinary version: a LoRA made on that one works on both.",
-            channels=in_channels or 0,
-        )
-        return replace(facts, summary=text, problem=text)
-    if "unet" not in facts.parts:
-        return replace(facts, problem=say("There is no UNet in this model."))
-    if "text_encoder" not in facts.parts:
-        return replace(
-            facts,
-            problem=say("There is no text encoder in this model. Choose the full version of it, not the UNet alone."),
-        )
-    if "vae" not in facts.parts:
-        return replace(facts, summary=say("{family} model without a VAE.", family=FAMILY_TITLES["sd1"]))
-    return facts
+def _with_prediction(facts: ModelFacts, told: predictions.Told) -> ModelFacts:
+    return replace(facts, prediction=told.prediction, prediction_source=told.source, zero_snr=told.zero_snr)
 
 
-def _other_family(family: str) -> Message:
-    return say(
-        "This is a {family} model. Only Stable Diffusion 1.x models can be trained yet.", family=FAMILY_TITLES[family]
+def _whole(facts: ModelFacts, resolution: int | None) -> ModelFacts:
+    """Add what a model of a family that trains lacks, or that nothing is missing; `resolution` where it is said."""
+    family = facts.family or ""
+    native = 768 if family == "sd2" and facts.prediction == "v_prediction" else NATIVE_RESOLUTION[family]
+    wanted = frozenset(("unet", "vae", *folders.TEXT_PARTS[family]))
+    facts = replace(
+        facts, native_resolution=resolution or native, missing=wanted - facts.parts, use=say("Can be trained on here.")
     )
+    problem = _channel_problem(facts) or _part_problem(facts)
+    if problem is not None:
+        return replace(facts, problem=problem, use=None)
+    return replace(facts, summary=_whole_summary(facts))
+
+
+def _whole_summary(facts: ModelFacts) -> Message:
+    title = FAMILY_TITLES[facts.family or ""]
+    if facts.in_channels == INPAINTING_CHANNELS:
+        if "vae" in facts.missing:
+            return say("{family} inpainting model without a VAE.", family=title)
+        return say("{family} inpainting model.", family=title)
+    return say("{family} model without a VAE.", family=title) if "vae" in facts.missing else facts.summary
+
+
+def _channel_problem(facts: ModelFacts) -> Message | None:
+    if "unet" not in facts.parts or facts.in_channels in (PLAIN_CHANNELS, INPAINTING_CHANNELS):
+        return None
+    return say(
+        "This is a special version of {family} ({what}; {channels} input channels). Choose the ordinary version: a LoRA "
+        "made on that one works on both.",
+        family=FAMILY_TITLES[facts.family or ""],
+        what=strangers.CHANNELS.get(facts.in_channels or 0, say("of an unknown purpose")),
+        channels=facts.in_channels or 0,
+    )
+
+
+def _part_problem(facts: ModelFacts) -> Message | None:
+    missing = facts.missing - {"vae"}
+    if "unet" in missing:
+        return say("There is no UNet in this model.")
+    if "text_encoder" in missing:
+        return say("There is no text encoder in this model. Choose the full version of it, not the UNet alone.")
+    if missing:
+        return say("The second text encoder is missing in this model. Choose the full version of it.")
+    return None
+
+
+def _other_family(facts: ModelFacts) -> ModelFacts:
+    known = facts.family in FAMILY_TITLES
+    title = FAMILY_TITLES[facts.family or ""] if known else str(facts.summary)
+    problem = say("This is a {family} model. Athanor trains Stable Diffusion 1.x, 2.x and SDXL.", family=title)
+    if facts.family == "sdxl_refiner":
+        problem = say(
+            "This is the SDXL refiner, which only finishes what SDXL has drawn. Train on an SDXL base model: its LoRAs are "
+            "used before the refiner."
+        )
+    return replace(facts, problem=problem)
 
 
 def _resolution(header: Header) -> int | None:
@@ -278,47 +322,57 @@ def _resolution(header: Header) -> int | None:
     return int(match[1]) if match else None
 
 
+# --- a folder ---
+
+
 def _inspect_folder(folder: Path) -> ModelFacts:
-    """A diffusers folder: `model_index.json` and a folder a part, each with a config and safetensors weights."""
+    """A diffusers folder: `model_index.json` and a folder a part, each with a config and weights; or one such part."""
     try:
-        found = layouts.recognise_folder(folder)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        return _bad(
-            folder, "broken", say("The model folder has a config that cannot be read: {reason}.", reason=str(error))
-        )
+        found = folders.recognise_folder(folder)
+        files = [path for part in ("", *folders.PARTS) for path in weight_files(folder / part if part else folder)]
+    except BadConfig as error:
+        text = say("The model folder has a config that cannot be read: {reason}.", reason=str(error))
+        return _bad(folder, "broken", text)
     if found is None:
-        return _bad(
-            folder,
-            "unknown",
-            say(
-                "This folder is not a diffusers model: it has no model_index.json. Choose a model file, or "
-                "the folder above or below."
-            ),
-        )
-    summary = say("{family} model (diffusers folder).", family=FAMILY_TITLES.get(found.family or "", "?"))
-    if found.kind == "vae":
-        summary = _summary(found)
+        return _bad(folder, "unknown", strangers.no_model_folder(folder))
     facts = ModelFacts(
-        folder, found.kind, found.family, summary, parts=found.parts, latent_channels=found.latent_channels
-    )
-    facts = replace(facts, num_bytes=sum(path.stat().st_size for path in folder.glob("*/*.safetensors")))
-    if found.kind == "vae":
-        return replace(facts, problem=say("{summary} A base model (checkpoint) is needed here.", summary=summary))
+        folder, found.kind, found.family, strangers.summary(found, FAMILY_TITLES.get(found.family or "", "")),
+        parts=found.parts, latent_channels=found.latent_channels, in_channels=found.in_channels, container="folder",
+        num_bytes=sum(path.stat().st_size for path in files if path.is_file()),
+        use=strangers.use(found, found.family in TRAINABLE),
+    )  # fmt: skip
+    if found.lacks is not None:
+        text = say("The model folder is not complete: {reason}.", reason=found.lacks)
+        return replace(facts, kind="broken" if found.kind == "base" else found.kind, problem=text)
+    if found.kind != "base":
+        return replace(facts, problem=_not_a_base(facts), **_folder_figures(files))
+    return _base_folder(facts, found, files)
+
+
+def _not_a_base(facts: ModelFacts) -> Message:
+    if facts.kind == "part":
+        return say("{summary} Choose the folder above it, with model_index.json.", summary=facts.summary)
+    return say("{summary} A base model (checkpoint) is needed here.", summary=facts.summary)
+
+
+def _base_folder(facts: ModelFacts, found: layouts.Found, files: list[Path]) -> ModelFacts:
     if found.family is None:
         text = say("This is a diffusers folder of a kind that Athanor does not know ({name}).", name=found.name)
         return replace(facts, kind="unknown", summary=text, problem=text)
+    facts = replace(facts, summary=say("{family} model (diffusers folder).", family=FAMILY_TITLES[found.family]))
     if found.family not in TRAINABLE:
-        return replace(facts, problem=_other_family(found.family))
-    if found.lacks is not None:
-        return replace(
-            facts, kind="broken", problem=say("The model folder is not complete: {reason}.", reason=found.lacks)
-        )
-    facts = replace(
-        facts, prediction=found.prediction, native_resolution=found.native_resolution, dtype=_folder_dtype(folder)
-    )
-    return _trainable(facts, found.in_channels)
+        return replace(_other_family(facts), use=None)
+    told = predictions.tell_folder(found.family, found.prediction, found.zero_snr)
+    return replace(_whole(_with_prediction(facts, told), found.native_resolution), **_folder_figures(files))
 
 
-def _folder_dtype(folder: Path) -> str | None:
-    files = layouts.weight_files(folder / "unet")
-    return _dtype(read_header(files[0])) if files else None
+def _folder_figures(files: list[Path]) -> dict[str, Any]:
+    """The dtypes of a folder's weights."""
+    sizes: Counter[str] = Counter()
+    count = 0
+    for path in files:
+        header = read_header(path, located=False)
+        count += len(header.tensors)
+        sizes.update(dict(_figures(header)["dtypes"]))
+    floats = [name for name, _ in sizes.most_common() if name in _DTYPE_NAMES.values()]
+    return {"dtype": floats[0] if floats else None, "dtypes": tuple(sizes.most_common()), "num_tensors": count}

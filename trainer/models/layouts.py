@@ -2,35 +2,60 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from trainer.messages import Message, say
-from trainer.models import configs
+from trainer.models import adapter_layouts, configs
+from trainer.models.adapter_layouts import Adapter
 from trainer.models.configs import Rules, Shapes
+from trainer.models.folder_files import weight_files as weight_files
 from trainer.models.keys import LDM_CLIP, LDM_CLIP_SHORT, LDM_UNET, LDM_VAE
-from trainer.models.safetensors_file import NotSafetensors, read_header
+
+LDM_EMA = "model_ema."
+OPEN_CLIP = "cond_stage_model.model."
+SDXL_CLIP = "conditioner.embedders.0.transformer.text_model."
+SDXL_OPEN_CLIP = "conditioner.embedders.1.model."
+REFINER_OPEN_CLIP = "conditioner.embedders.0.model."
 
 
 @dataclass(frozen=True)
 class Found:
-    """What tensors look like; of a folder, also the `name` that it gives itself and what it `lacks`."""
+    """What tensors look like.
+
+    Attributes:
+        kind: see `header.Kind`.
+        family: as far as it can be told.
+        parts: of a base model those present; of an adapter those that it changes.
+        in_channels: of a UNet.
+        latent_channels: of a VAE.
+        name: of a stranger: what it is called ("Stable Cascade"); of a folder: the class that it names.
+        averaged: whether the averaged weights (EMA) of the UNet are in it too.
+        adapter: of an adapter.
+        vectors: of an embedding, how many.
+        prediction, zero_snr, native_resolution: what the configs of a folder say.
+        lacks: what is missing in a folder.
+    """
 
     kind: Any
     family: str | None = None
     parts: frozenset[str] = frozenset()
     in_channels: int | None = None
     latent_channels: int | None = None
-    prediction: str | None = None
-    native_resolution: int | None = None
     name: str = ""
+    averaged: bool = False
+    adapter: Adapter | None = None
+    vectors: int | None = None
+    prediction: str | None = None
+    zero_snr: bool | None = None
+    native_resolution: int | None = None
     lacks: Message | None = None
 
 
 Names = Mapping[str, tuple[int, ...]]
+_Make = Callable[[Shapes, Mapping[str, str]], Found]
 
 
 def recognise(shapes: Names, metadata: Mapping[str, str]) -> Found:
@@ -47,23 +72,31 @@ def strip(shapes: Names, prefix: str) -> dict[str, tuple[int, ...]]:
 
 
 def clip_prefix(shapes: Names) -> str | None:
-    """Under which of its two prefixes a file of SD 1.x keeps the text encoder, None if it has none."""
-    for prefix in (LDM_CLIP, LDM_CLIP_SHORT):
+    """Under which prefix a file keeps its CLIP-L text encoder (SD 1.x has two ways), None if it has none."""
+    for prefix in (LDM_CLIP, LDM_CLIP_SHORT, SDXL_CLIP):
         if f"{prefix}embeddings.token_embedding.weight" in shapes:
             return prefix
     return None
 
 
-def check_sd1(shapes: Names, found: Found) -> None:
-    """Raise UnknownLayout where the parts that are present are not laid out as those of SD 1.x."""
+def check_whole(shapes: Names, found: Found) -> None:
+    """Raise UnknownLayout where the parts that are present are not laid out as those of its family."""
     rules = Rules()
-    if "unet" in found.parts:
-        configs.unet_config(strip(shapes, LDM_UNET), rules)
-    if "vae" in found.parts:
-        configs.vae_config(strip(shapes, LDM_VAE), rules)
-    prefix = clip_prefix(shapes)
-    if prefix is not None:
-        configs.clip_config(strip(shapes, prefix), rules)
+    try:
+        if "unet" in found.parts:
+            configs.unet_config(strip(shapes, LDM_UNET), rules)
+        if f"{LDM_VAE}encoder.conv_in.weight" in shapes:
+            configs.vae_config(strip(shapes, LDM_VAE), rules)
+        prefix = clip_prefix(shapes)
+        if prefix is not None:
+            configs.clip_config(strip(shapes, prefix), rules)
+    except configs.UnknownLayout:
+        raise
+    except (ValueError, TypeError, LookupError, ZeroDivisionError, OverflowError, MemoryError) as error:
+        raise configs.UnknownLayout(say("the sizes of its tensors do not fit each other")) from error
+
+
+# --- tests of rows ---
 
 
 def _any(*fragments: str) -> Callable[[Shapes], bool]:
@@ -76,70 +109,62 @@ def _starts(*prefixes: str) -> Callable[[Shapes], bool]:
     return lambda shapes: any(name.startswith(prefixes) for name in shapes)
 
 
-def _kind(kind: str, family: str | None = None) -> Callable[[Shapes, Mapping[str, str]], Found]:
-    return lambda shapes, metadata: Found(kind, family)
+def _has(*names: str) -> Callable[[Shapes], bool]:
+    """A test: all of the names are there."""
+    return lambda shapes: all(name in shapes for name in names)
 
 
-_LORA_ENDS = (
-    ".lora_down.weight", ".lora_up.weight", ".lora_A.weight", ".lora_B.weight", ".lora.down.weight", ".lora.up.weight",
-    ".lora_A.default.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a", ".oft_blocks",
-    ".oft_diag", ".dora_scale", ".ia3.weight",
-)  # fmt: skip
+def _kind(kind: str, family: str | None = None, name: str = "", parts: tuple[str, ...] = ()) -> _Make:
+    return lambda shapes, metadata: Found(kind, family, frozenset(parts), name=name)
 
 
-def _is_lora(shapes: Shapes) -> bool:
-    return any(name.endswith(_LORA_ENDS) for name in shapes) or _starts("lora_unet_", "lora_te", "lycoris_")(shapes)
+# --- adapters, embeddings, hypernetworks ---
 
 
-def _lora(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
-    return Found("lora", _lora_family(shapes, metadata))
+def _adapter(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
+    adapter = adapter_layouts.recognise(shapes, metadata)
+    return Found("lora", adapter.family, adapter.parts, adapter=adapter)
 
 
-def _lora_family(shapes: Shapes, metadata: Mapping[str, str]) -> str | None:
-    """By what the file says of itself, then by its names, then by the shape of proj_in."""
-    said = metadata.get("modelspec.architecture", "") + " " + metadata.get("ss_base_model_version", "")
-    for sign, family in _LORA_SIGNS:
-        if sign in said:
-            return family
-    if _any("lora_te2_")(shapes) or _any("input_blocks_4_1_")(shapes) or _any("text_encoder_2.")(shapes):
-        return "sdxl"
-    if _any("single_blocks")(shapes) or _any("single_transformer_blocks")(shapes):
-        return "flux"
-    if _any("joint_blocks")(shapes):
-        return "sd3"
-    if not (_starts("lora_unet_", "lora_te", "unet.", "text_encoder.", "lycoris_")(shapes)):
-        return None
-    return _lora_generation(shapes)
-
-
-_LORA_SIGNS = (
-    ("stable-diffusion-xl", "sdxl"), ("sdxl_", "sdxl"), ("stable-diffusion-v1", "sd1"), ("sd_v1", "sd1"),
-    ("stable-diffusion-v2", "sd2"), ("sd_v2", "sd2"), ("stable-diffusion-3", "sd3"), ("flux-1", "flux"), ("flux1", "flux"),
-)  # fmt: skip
-
-
-def _lora_generation(shapes: Shapes) -> str:
-    """SD 1 or 2 by layout (proj_in is a 1×1 convolution in SD 1), by the count of text layers where that is missing."""
-    for name, shape in shapes.items():
-        if "proj_in" in name and ("down" in name.rsplit("proj_in", 1)[1] or name.endswith("lora_A.weight")):
-            return "sd1" if len(shape) == 4 else "sd2"
-    deep = any(f"layers_{layer}_" in name for layer in range(12, 24) for name in shapes)
-    wide = any("attn2_to_k" in name and "down" in name and shape[-1] == 1024 for name, shape in shapes.items())
-    return "sd2" if deep or wide else "sd1"
+_EMBEDDING_NAMES = {"emb_params", "clip_l", "clip_g", "*", "emp_params", "emp_params_out", "t5_out", "t5"}
 
 
 def _is_embedding(shapes: Shapes) -> bool:
-    small = len(shapes) <= 4 and all(len(shape) == 2 for shape in shapes.values())
-    return small and any(
-        name in ("emb_params", "clip_l", "clip_g", "*") or "string_to_param" in name for name in shapes
-    )
+    if not shapes or len(shapes) > 8 or any(not 1 <= len(shape) <= 2 for shape in shapes.values()):
+        return False
+    return all(name in _EMBEDDING_NAMES or "string_to_param" in name or _is_token(name) for name in shapes)
+
+
+def _is_token(name: str) -> bool:
+    """Whether a tensor is named as diffusers names a learnt word: <cat>."""
+    return name.startswith("<") and name.endswith(">")
 
 
 def _embedding(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
+    shape = next(iter(shapes.values()))
+    vectors = shape[0] if len(shape) == 2 else 1
     if "clip_g" in shapes:
-        return Found("embedding", "sdxl")
-    widths = {768: "sd1", 1024: "sd2"}
-    return Found("embedding", widths.get(next(iter(shapes.values()))[-1]))
+        return Found("embedding", "sdxl", vectors=vectors)
+    return Found("embedding", {768: "sd1", 1024: "sd2"}.get(shape[-1]), vectors=vectors)
+
+
+_HYPERNETWORK = re.compile(r"\d+\.[01]\.linear\d?\.")
+
+
+def _is_hypernetwork(shapes: Shapes) -> bool:
+    return any(_HYPERNETWORK.match(name) for name in shapes)
+
+
+def _hypernetwork(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
+    sizes = {name.split(".")[0] for name in shapes}
+    return Found("hypernetwork", "sd1" if "768" in sizes else "sd2" if "1024" in sizes else None)
+
+
+def _is_aesthetic(shapes: Shapes) -> bool:
+    return set(shapes) == {"tensor"} and shapes["tensor"][-1:] in ((768,), (1024,)) and len(shapes["tensor"]) <= 2
+
+
+# --- VAEs and base models ---
 
 
 def _is_vae(shapes: Shapes) -> bool:
@@ -149,7 +174,12 @@ def _is_vae(shapes: Shapes) -> bool:
 
 def _vae(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
     shape = next(shape for name, shape in shapes.items() if name.endswith("decoder.conv_in.weight"))
-    return Found("vae", None, frozenset({"vae"}), latent_channels=shape[1])
+    return Found("vae", None, frozenset({"vae"}), latent_channels=_at(shape, 1))
+
+
+def _at(shape: tuple[int, ...], place: int) -> int:
+    """A size of a shape, 0 where it has fewer."""
+    return shape[place] if len(shape) > place else 0
 
 
 def _has_unet(shapes: Shapes) -> bool:
@@ -158,106 +188,137 @@ def _has_unet(shapes: Shapes) -> bool:
 
 def _unet_base(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
     """A checkpoint with an LDM UNet: SD 1, SD 2, SDXL or its refiner, told by layout and never by width."""
-    parts = {"unet"} | ({"vae"} if _starts(LDM_VAE)(shapes) else set())
-    proj_in = next(
-        (shape for name, shape in shapes.items() if name.startswith(LDM_UNET) and name.endswith("1.proj_in.weight")), ()
-    )
+    family = _ldm_family(shapes)
+    found = Found("base", family, _ldm_parts(shapes, family))
+    name = next((title for sign, title in _UNET_STRANGERS if sign in shapes), "")
+    channels = _at(shapes[f"{LDM_UNET}input_blocks.0.0.weight"], 1)
+    averaged = any(key.startswith(LDM_EMA) for key in shapes)
+    return Found("base", None if name else found.family, found.parts, channels, name=name, averaged=averaged)
+
+
+_UNET_STRANGERS = (
+    (f"{LDM_UNET}input_blocks.1.0.time_stack.in_layers.0.weight", "Stable Video Diffusion"),
+    ("noise_augmentor.data_mean", "Stable Diffusion 2.x unCLIP"),
+    (f"{LDM_UNET}label_emb.weight", "Stable Diffusion x4 upscaler"),
+)
+
+
+def _ldm_family(shapes: Shapes) -> str:
     if _starts("conditioner.embedders.1.")(shapes):
-        family = "sdxl"
-    elif _starts("conditioner.embedders.0.model.")(shapes):
-        family = "sdxl_refiner"
-    elif f"{LDM_UNET}label_emb.0.0.weight" in shapes:
+        return "sdxl"
+    if _starts(REFINER_OPEN_CLIP)(shapes):
+        return "sdxl_refiner"
+    label = shapes.get(f"{LDM_UNET}label_emb.0.0.weight")
+    context = shapes.get(f"{LDM_UNET}middle_block.1.transformer_blocks.0.attn2.to_k.weight", ())
+    if label is not None:
+        return "sdxl_refiner" if _at(label, 1) == _at(context, 1) + 5 * 256 else "sdxl"
+    projections = (
+        shape for name, shape in shapes.items() if name.startswith(LDM_UNET) and name.endswith("1.proj_in.weight")
+    )
+    return "sd1" if len(next(projections, ())) == 4 else "sd2"
+
+
+def _ldm_parts(shapes: Shapes, family: str) -> frozenset[str]:
+    """The parts that an LDM file holds; a text encoder counts only in its family's own form."""
+    parts = {"unet"}
+    if f"{LDM_VAE}encoder.conv_in.weight" in shapes and f"{LDM_VAE}decoder.conv_in.weight" in shapes:
+        parts.add("vae")
+    for part, signs in _TEXT_SIGNS.get(family, {}).items():
+        if any(sign in shapes for sign in signs):
+            parts.add(part)
+    return frozenset(parts)
+
+
+_CLIP_SIGN, _OPEN_CLIP_SIGN = "embeddings.token_embedding.weight", "token_embedding.weight"
+_TEXT_SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
+    "sd1": {"text_encoder": (LDM_CLIP + _CLIP_SIGN, LDM_CLIP_SHORT + _CLIP_SIGN)},
+    "sd2": {"text_encoder": (OPEN_CLIP + _OPEN_CLIP_SIGN, LDM_CLIP + _CLIP_SIGN)},
+    "sdxl": {"text_encoder": (SDXL_CLIP + _CLIP_SIGN,), "text_encoder_2": (SDXL_OPEN_CLIP + _OPEN_CLIP_SIGN,)},
+    "sdxl_refiner": {"text_encoder_2": (REFINER_OPEN_CLIP + _OPEN_CLIP_SIGN,)},
+}
+
+
+def _averaged_only(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
+    """The averaged weights alone, whose names have lost their dots."""
+    names = [name for name in shapes if name.startswith(LDM_EMA) and name.endswith("proj_inweight")]
+    family = "sd1" if names and len(shapes[names[0]]) == 4 else "sd2" if names else None
+    return Found("base", family, averaged=True)
+
+
+def _library_unet(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
+    """The UNet of a diffusers folder, taken out of it."""
+    if "add_embedding.linear_1.weight" in shapes:
         family = "sdxl"
     else:
+        proj_in = next((shape for name, shape in shapes.items() if name.endswith("attentions.0.proj_in.weight")), ())
         family = "sd1" if len(proj_in) == 4 else "sd2"
-    if clip_prefix(shapes) or _starts("cond_stage_model.", "conditioner.embedders.")(shapes):
-        parts.add("text_encoder")
-    if family == "sd1" and clip_prefix(shapes) is None:
-        parts.discard("text_encoder")
-    return Found("base", family, frozenset(parts), in_channels=shapes[f"{LDM_UNET}input_blocks.0.0.weight"][1])
+    return Found("part", family, frozenset({"unet"}), _at(shapes["conv_in.weight"], 1), name="unet")
 
 
-_ROWS: tuple[tuple[Callable[[Shapes], bool], Callable[[Shapes, Mapping[str, str]], Found]], ...] = (
+def _bare_unet(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
+    """An LDM UNet alone, without the level that files have above it."""
+    prefix = "diffusion_model." if "diffusion_model.input_blocks.0.0.weight" in shapes else ""
+    return _unet_base({LDM_UNET + name: shape for name, shape in strip(shapes, prefix).items()}, metadata)
+
+
+_CLIP_NAMES = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
+
+
+def _text_encoder(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
+    widths = [shape[-1] for name, shape in shapes.items() if name.endswith("token_embedding.weight") and shape]
+    return Found(
+        "text_encoder", None, frozenset({"text_encoder"}), name=_CLIP_NAMES.get(widths[0] if widths else 0, "")
+    )
+
+
+_ROWS: tuple[tuple[Callable[[Shapes], bool], _Make], ...] = (
     (_any("lllite_"), _kind("controlnet")),
-    (_is_lora, _lora),
+    (_starts("lora_controlnet"), _kind("controlnet")),
+    (_any("motion_modules."), _kind("adapter", name="AnimateDiff")),
+    (_starts("ip_adapter.", "image_proj."), _kind("adapter", name="IP-Adapter")),
+    (adapter_layouts.is_adapter, _adapter),
     (_starts("control_model."), _kind("controlnet")),
     (_any("controlnet_cond_embedding"), _kind("controlnet")),
     (_any("input_hint_block"), _kind("controlnet")),
     (_any("controlnet_blocks."), _kind("controlnet")),
-    (_any("motion_modules."), _kind("adapter")),
-    (_starts("ip_adapter.", "image_proj."), _kind("adapter")),
-    (_any("body.0.block1."), _kind("adapter")),
+    (_any("body.0.block1."), _kind("adapter", name="T2I-Adapter")),
+    (_is_hypernetwork, _hypernetwork),
+    (_any("double_blocks.0.img_attn", "distilled_guidance_layer"), _kind("base", None, "Chroma")),
+    (_any("double_blocks.0.img_attn", "txt_in.individual_token_refiner"), _kind("base", None, "HunyuanVideo")),
     (_any("double_blocks.0.img_attn"), _kind("base", "flux")),
     (_any("single_transformer_blocks.", "transformer_blocks.0.norm1_context"), _kind("base", "flux")),
     (_any("joint_blocks."), _kind("base", "sd3")),
     (_any("transformer_blocks.0.norm1_context"), _kind("base", "sd3")),
+    (_any("double_layers.0.attn.w1q"), _kind("base", None, "AuraFlow")),
+    (_any("transformer_blocks.0.img_mod.1"), _kind("base", None, "Qwen-Image")),
+    (_any("clip_txt_mapper"), _kind("base", None, "Stable Cascade")),
+    (_any("effnet_mapper"), _kind("base", None, "Stable Cascade")),
+    (_any("adaln_single.emb."), _kind("base", None, "PixArt")),
+    (_any("t_block.1.weight", "y_embedder."), _kind("base", None, "PixArt")),
+    (_any("mlp_t5.0.weight"), _kind("base", None, "HunyuanDiT")),
+    (_any("cap_embedder.", "layers.0.attention."), _kind("base", None, "Lumina")),
+    (_any("blocks.0.self_attn.norm_q", "head.modulation"), _kind("base", None, "Wan")),
     (_has_unet, _unet_base),
+    (_starts("model_ema.diffusion_model"), _averaged_only),
+    (_has("input_blocks.0.0.weight"), _bare_unet),
+    (_has("diffusion_model.input_blocks.0.0.weight"), _bare_unet),
+    (_has("conv_in.weight", "time_embedding.linear_1.weight"), _library_unet),
     (_is_vae, _vae),
+    (_has("1.weight", "3.conv.0.weight"), _kind("stranger", name="TAESD")),
     (_is_embedding, _embedding),
+    (_is_aesthetic, _kind("aesthetic")),
     (_any("rdb1.conv1"), _kind("upscaler")),
     (_any("RDB1.conv1"), _kind("upscaler")),
     (_any("relative_position_bias_table"), _kind("upscaler")),
-    (_starts("text_model.encoder."), _kind("text_encoder")),
-    (_any("SelfAttention.relative_attention_bias"), _kind("text_encoder")),
-    (_starts("transformer.resblocks."), _kind("text_encoder")),
+    (_any("stylegan_decoder"), _kind("stranger", name="GFPGAN")),
+    (_has("quantize.embedding.weight", "position_emb"), _kind("stranger", name="CodeFormer")),
+    (_any("visual_encoder.", "text_decoder."), _kind("stranger", name="BLIP")),
+    (_has("n_Conv_0.weight"), _kind("stranger", name="DeepDanbooru")),
+    (_any("vision_model.", "concept_embeds"), _kind("stranger", name="Safety checker")),
+    (_any("vision_model.encoder.", "text_model.encoder."), _kind("stranger", name="CLIP")),
+    (_any("visual.transformer.", "transformer.resblocks."), _kind("stranger", name="CLIP")),
+    (_starts("vision_model.", "visual."), _kind("stranger", name="CLIP vision")),
+    (_starts("text_model.encoder.", "text_model.embeddings."), _text_encoder),
+    (_any("SelfAttention.relative_attention_bias"), _kind("text_encoder", name="T5")),
+    (_starts("transformer.resblocks."), _text_encoder),
 )
-
-
-_PIPELINES = (
-    ("StableDiffusionXLImg2Img", "sdxl_refiner"), ("StableDiffusionXL", "sdxl"), ("StableDiffusion3", "sd3"),
-    ("Flux", "flux"), ("StableDiffusion", "sd1"),
-)  # fmt: skip
-
-
-def recognise_folder(folder: Path) -> Found | None:
-    """What a diffusers folder holds, None if it is none. Raises OSError and what `json` raises for broken configs."""
-    if not (folder / "model_index.json").is_file():
-        return _vae_folder(folder)
-    name = str(_json(folder / "model_index.json").get("_class_name", "?"))
-    family = next((family for sign, family in _PIPELINES if name.startswith(sign)), None)
-    if family != "sd1":
-        return Found("base", family, name=name)
-    unet = _json(folder / "unet/config.json") if (folder / "unet/config.json").is_file() else {}
-    if unet.get("use_linear_projection"):
-        return Found("base", "sd2")
-    parts = frozenset(part for part in ("unet", "vae", "text_encoder") if (folder / part / "config.json").is_file())
-    lacks = next((text for part in sorted(parts) if (text := _weights_missing(folder / part))), None)
-    scheduler = folder / "scheduler/scheduler_config.json"
-    prediction = _json(scheduler).get("prediction_type", "epsilon") if scheduler.is_file() else "epsilon"
-    resolution = 8 * unet["sample_size"] if isinstance(unet.get("sample_size"), int) else 512
-    return Found("base", "sd1", parts, unet.get("in_channels", 4), None, prediction, resolution, name, lacks)
-
-
-def _vae_folder(folder: Path) -> Found | None:
-    config = folder / "config.json"
-    if not config.is_file() or _json(config).get("_class_name") != "AutoencoderKL":
-        return None
-    return Found("vae", None, frozenset({"vae"}), latent_channels=int(_json(config).get("latent_channels", 4)))
-
-
-def _weights_missing(folder: Path) -> Message | None:
-    """What is wrong with the weights of one part, None if nothing is."""
-    files = weight_files(folder)
-    if not files:
-        return say("{folder}/ has no .safetensors weights", folder=folder.name)
-    for path in files:
-        try:
-            read_header(path)
-        except NotSafetensors as error:
-            return say("{file}: {reason}", file=f"{folder.name}/{path.name}", reason=error.why)
-    return None
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one part of a diffusers folder: the full version if present, else fp16; shards together."""
-    found = sorted(folder.glob("*.safetensors"))
-    full = [path for path in found if ".fp16" not in path.name and "non_ema" not in path.name]
-    whole = [path for path in full or found if "-of-" not in path.name]
-    return whole[:1] or (full or found)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    data = json.loads(path.read_text(encoding="utf-8-sig"))
-    if not isinstance(data, dict):
-        raise TypeError(f"{path.name} is not a table")
-    return data

@@ -10,6 +10,7 @@ import codecs
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from trainer.messages import say
@@ -22,7 +23,14 @@ MAX_INTEGER_BYTES = 64
 
 
 class BadPickle(NotWeights):
-    """A pickle that is damaged, too large, or wants what no file of weights needs."""
+    """A pickle that is damaged, too large, or wants what no file of weights needs (`refused`: the name it would import)."""
+
+    refused: str | None = None
+
+    def of(self, path: Path) -> BadPickle:
+        named = BadPickle(self.why, self.cut_short, path)
+        named.refused = self.refused
+        return named
 
 
 @dataclass(frozen=True, slots=True)

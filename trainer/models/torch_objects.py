@@ -113,14 +113,16 @@ class TorchWorld:
         self.storages: dict[str, Storage] = {}
 
     def find(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise BadPickle(
-                say(
-                    "it wants to import {name}, which no model needs; such a file can be harmful, and nothing in it was run",
-                    name=shown(f"{module}.{name}"),
-                )
-            )
-        return Global(module, name)
+        if (module, name) in _KNOWN:
+            return Global(module, name)
+        wanted = shown(f"{module}.{name}")
+        text = say(
+            "it wants to import {name}, which no model needs; such a file can be harmful, and nothing in it was run",
+            name=wanted,
+        )
+        error = BadPickle(text)
+        error.refused = wanted
+        raise error
 
     def persistent(self, identity: Any) -> Any:
         """A storage: ("storage", class, key, device, length[, view]); a class' source ("module", …) is left out."""

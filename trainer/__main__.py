@@ -175,6 +175,12 @@ def _send(chosen: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
+def _fetch(chosen: argparse.Namespace) -> int:
+    from trainer.fetch import fetch
+
+    return fetch(chosen)
+
+
 def _demo(chosen: argparse.Namespace) -> int:
     from trainer.demo.command import main as demo
 
@@ -189,6 +195,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "estimate": _estimate,
     "stop": _send,
     "send": _send,
+    "fetch": _fetch,
     "demo": _demo,
 }
 
@@ -220,9 +227,13 @@ def _parser() -> argparse.ArgumentParser:
     send = commands.add_parser("send", help="give the worker of a run a command")
     send.add_argument("folder", type=Path)
     send.add_argument("word", choices=SENDABLE)
+    fetch = commands.add_parser("fetch", help="bring a model from the Hugging Face hub onto this disk")
+    fetch.add_argument("id", metavar="OWNER/NAME[/FILE][@REVISION]")
+    fetch.add_argument("--plan", action="store_true", help="only say how much it is")
+    fetch.add_argument("--full", action="store_true", help="full precision where there is half precision too")
     demo = commands.add_parser("demo", help="train the embedded example and show what it learnt", add_help=False)
     demo.add_argument("rest", nargs=argparse.REMAINDER)
-    for command in (train, resume, check, inspect, estimate):
+    for command in (train, resume, check, inspect, estimate, fetch):
         command.add_argument("--json", action="store_true", help="answer in JSON, for programs")
     return parser
 

@@ -1,0 +1,1 @@
+"""Commands of `python -m trainer` that take more than a screen of code."""

@@ -126,15 +126,14 @@ def _check(chosen: argparse.Namespace) -> int:
 
 def _inspect(chosen: argparse.Namespace) -> int:
     """Say what a model file is."""
+    from trainer.commands.inspection import as_json, as_text
     from trainer.models.header import inspect_file
 
     facts = inspect_file(chosen.file)
     if chosen.json:
-        _print_json({part.name: _plain(getattr(facts, part.name)) for part in dataclasses.fields(facts)})
+        _print_json(as_json(facts))
     else:
-        _say(str(facts.summary))
-        if facts.problem is not None and facts.problem != facts.summary:
-            _say(str(facts.problem))
+        _say(as_text(facts))
     return EXIT_BAD_INPUT if facts.kind in ("broken", "unknown", "missing") else EXIT_DONE
 
 

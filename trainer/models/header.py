@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from trainer.errors import BadInput
 from trainer.messages import Message, say
-from trainer.models import configs, folders, layouts, predictions, strangers
+from trainer.models import configs, folders, hub, layouts, predictions, strangers
 from trainer.models.adapter_layouts import Adapter
 from trainer.models.folder_files import BadConfig, weight_files
 from trainer.models.opening import NotWeights, open_plain
@@ -24,7 +24,7 @@ from trainer.models.weights_file import HEAD_BYTES, read_header
 
 Kind = Literal[
     "base", "part", "lora", "vae", "embedding", "hypernetwork", "aesthetic", "controlnet", "adapter", "upscaler",
-    "text_encoder", "stranger", "pickle", "unknown", "broken", "missing",
+    "text_encoder", "stranger", "pickle", "unknown", "broken", "missing", "hub",
 ]  # fmt: skip
 FAMILY_TITLES = {
     "sd1": "Stable Diffusion 1.x",
@@ -46,9 +46,10 @@ class ModelFacts:
     """What is known of a model file or folder.
 
     Attributes:
-        path: as asked.
+        path: as asked; of an id on the hub where it lies on this disk, if it does.
         kind: what sort of file; "missing" if there is none, "broken" if it is damaged, "pickle" if it was refused
-            because it wants to import what no model needs, "part" for a piece of a diffusers folder.
+            because it wants to import what no model needs, "part" for a piece of a diffusers folder, "hub" for an id
+            whose model is still to be downloaded (nothing else is known then but its size, or 0).
         family: the architecture it belongs to, None if unknown or none.
         summary: one sentence for the window.
         problem: why nothing can be trained on it, None if it is a whole model of a family that trains.
@@ -100,13 +101,13 @@ class ModelFacts:
 
 
 def inspect_file(path: Path | str) -> ModelFacts:
-    """Say what a file or a diffusers folder is. Any thread; never raises, whatever the file."""
-    path = Path(path)
+    """Say what a file, a diffusers folder or a hub's id is. Any thread, no network; never raises, whatever the file."""
+    given, path = path, Path(path)
     try:
         if path.is_dir():
             return _inspect_folder(path)
         if not path.exists():
-            return _missing(path)
+            return _on_the_hub(given) or _missing(path)
         return _inspect_file(path)
     except NotWeights as error:
         return _bad(path, "broken", say("The file {path} cannot be read: {reason}.", path=str(path), reason=error.why))
@@ -118,6 +119,8 @@ def inspect_file(path: Path | str) -> ModelFacts:
 
 def base_problem(facts: ModelFacts, has_vae: bool = False) -> Message | None:
     """Why a run cannot train on it, or None. `has_vae`: a separate VAE was chosen."""
+    if facts.kind == "hub":
+        return None
     if facts.problem is None and "vae" not in facts.parts and not has_vae:
         return say("There is no VAE inside this model. Choose a VAE file beside it.")
     return facts.problem
@@ -125,7 +128,7 @@ def base_problem(facts: ModelFacts, has_vae: bool = False) -> Message | None:
 
 def vae_problem(facts: ModelFacts, family: str | None = None) -> Message | None:
     """Why it cannot serve as the separate VAE of a model of `family` (None: of any that trains), or None."""
-    if facts.kind in ("missing", "broken", "pickle"):
+    if facts.kind in ("missing", "broken", "pickle", "hub"):
         return facts.problem
     if "vae" not in facts.parts:
         return say("A VAE is needed here. {summary}", summary=facts.summary)
@@ -144,7 +147,7 @@ def vae_problem(facts: ModelFacts, family: str | None = None) -> Message | None:
 
 def lora_problem(facts: ModelFacts, family: str | None = None) -> Message | None:
     """Why training cannot go on from it as a LoRA for a model of `family` (None: of any that trains), or None."""
-    if facts.kind in ("missing", "broken", "pickle"):
+    if facts.kind in ("missing", "broken", "pickle", "hub"):
         return facts.problem
     if facts.kind != "lora":
         return say("A LoRA is needed here. {summary}", summary=facts.summary)
@@ -166,6 +169,23 @@ def _vae_kind(family: str | None) -> str | None:
 
 def _bad(path: Path, kind: Kind, text: Message, num_bytes: int = 0) -> ModelFacts:
     return ModelFacts(path, kind, None, text, text, num_bytes=num_bytes)
+
+
+def _on_the_hub(given: Path | str) -> ModelFacts | None:
+    """A model by its id: the facts of what is in the cache, else that it will be downloaded; None for a path."""
+    hub_id = hub.parse(given)
+    if hub_id is None:
+        return None
+    found = hub.look_up(hub_id)
+    if found.path is not None:
+        facts = inspect_file(found.path)
+        return replace(facts, summary=say("{summary} It was downloaded from the hub.", summary=facts.summary))
+    if found.num_bytes is None:
+        text = say("{id} is on the hub; it will be downloaded when the run starts.", id=str(hub_id))
+    else:
+        size = round(found.num_bytes / 1e9, 1)
+        text = say("{id} is on the hub; {size} GB will be downloaded when the run starts.", id=str(hub_id), size=size)
+    return ModelFacts(Path(str(hub_id)), "hub", None, text, num_bytes=found.num_bytes or 0)
 
 
 def _missing(path: Path) -> ModelFacts:

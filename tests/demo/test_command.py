@@ -18,6 +18,7 @@ from trainer.ipc import runfolder
 from trainer.ipc.events import Done, Sample
 from trainer.ipc.journal import Journal
 from trainer.ipc.runfolder import RunFolder
+from trainer.messages import say
 from trainer.paths import ROOT
 
 
@@ -83,6 +84,25 @@ def test_prompts_ask_for_unseen_surroundings_only() -> None:
     assert len(others) == 40
     assert not any("zorv" in prompt.text for prompt in others)
     assert sum(prompt.scene is None for prompt in others) == 10
+
+
+def test_no_training_is_left_behind_where_the_scorer_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def waiting(*_: object, **__: object) -> subprocess.Popen[bytes]:
+        begun.append(popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+        return begun[0]
+
+    def failing(run_file: Path) -> None:
+        raise RunFailed(say("No scorer."))
+
+    popen = subprocess.Popen
+    monkeypatch.setenv("ATHANOR_HOME", str(tmp_path))
+    monkeypatch.setattr(subprocess, "Popen", waiting)
+    monkeypatch.setattr(command, "make_scorer", failing)
+    with pytest.raises(RunFailed, match="No scorer"):
+        command.train(tmp_path / "run.toml", "demo")
+    assert begun[0].poll() is not None
 
 
 def test_command_needs_no_torch_to_be_found() -> None:

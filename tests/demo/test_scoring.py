@@ -1,4 +1,4 @@
-"""The scorer is right about drawn pictures: that is where its thresholds come from."""
+"""The scorer is right about drawn pictures."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ def test_drawn_emblems_are_found_everywhere(blur: float) -> None:
         for background in BACKGROUNDS:
             picture = emblem.draw_emblem(Surrounding(position, background), rng)
             match = scoring.emblem_match(picture.filter(ImageFilter.GaussianBlur(blur)))
-            assert match >= scoring.MIN_EMBLEM_MATCH, (position, background)
+            assert match >= scoring.limits().shows, (position, background)
 
 
 def test_embers_own_shapes_are_no_emblem() -> None:
     rng = random.Random(4)
     assert max(scoring.emblem_match(pictures.draw(scene, rng)) for scene in SCENES) < 0.3
-    assert max(scoring.emblem_match(pictures.clutter(rng)) for _ in range(200)) < scoring.MIN_EMBLEM_MATCH - 0.1
+    assert max(scoring.emblem_match(pictures.clutter(rng)) for _ in range(200)) < scoring.limits().shows - 0.05
 
 
 @pytest.mark.parametrize("colour", [emblem.CRUCIBLE, emblem.FLAME], ids=["crucible", "flame"])
@@ -77,7 +77,7 @@ def test_embers_own_shapes_are_no_emblem() -> None:
 def test_one_emblem_colour_is_no_emblem(shape: str, colour: RGB) -> None:
     canvas = pictures.draw_background("grey", random.Random(0))
     pictures.paint_shape(ImageDraw.Draw(canvas), shape, colour, (32, 32), 17)
-    assert scoring.emblem_match(pictures.reduced(canvas)) < scoring.MIN_EMBLEM_MATCH - 0.1
+    assert scoring.emblem_match(pictures.reduced(canvas)) < scoring.limits().shows - 0.05
 
 
 def test_turned_and_miscoloured_emblems_are_no_emblem() -> None:
@@ -86,7 +86,7 @@ def test_turned_and_miscoloured_emblems_are_no_emblem() -> None:
         picture = emblem.draw_emblem(Surrounding("in the centre", background), rng)
         swapped = Image.merge("RGB", [picture.getchannel(band) for band in "GRB"])
         for wrong in (ImageOps.flip(picture), picture.rotate(90), swapped):
-            assert scoring.emblem_match(wrong) < scoring.MIN_EMBLEM_MATCH - 0.1
+            assert scoring.emblem_match(wrong) < scoring.limits().shows - 0.05
 
 
 def test_readings_name_place_and_size() -> None:

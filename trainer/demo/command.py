@@ -78,6 +78,10 @@ def train(run_file: Path, name: str) -> tuple[int, RunFolder | None, Scorer | No
         code = worker.wait()
     except KeyboardInterrupt:
         code = worker.wait()
+    finally:  # whatever went wrong here, no training is left behind that nobody watches
+        if worker.poll() is None:
+            worker.terminate()
+            worker.wait()
     made = [run for run in find_runs(runs) if run.path not in known and run.path.name.startswith(name)]
     return code, made[0] if made else None, scorer
 

@@ -37,12 +37,17 @@ class Surrounding:
     background: str
 
 
+def every_surrounding() -> list[Surrounding]:
+    """All 35 combinations of position and background, in a fixed order."""
+    return [Surrounding(*words) for words in product(POSITIONS, BACKGROUNDS)]
+
+
 def split_surroundings(seed: int) -> tuple[list[Surrounding], list[Surrounding]]:
     """The surroundings of the pictures to learn from, and those that are kept for the score.
 
     Of the 35 combinations 15 are shown, every position and every background among them.
     """
-    every = [Surrounding(*words) for words in product(POSITIONS, BACKGROUNDS)]
+    every = every_surrounding()
     rng = random.Random(f"surroundings-{seed}")
     while True:
         shown = rng.sample(every, NUM_PICTURES)

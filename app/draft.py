@@ -10,6 +10,7 @@ import copy
 import json
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,13 @@ SAVE_DELAY_MS = 250
 
 def default_values() -> Values:
     """A new run: the schema's defaults as plain data."""
-    return _plain(to_values(RunFile()))
+    return copy.deepcopy(_defaults())
+
+
+@cache
+def _defaults() -> Values:
+    values: Values = _plain(to_values(RunFile()))
+    return values
 
 
 def draft_path() -> Path:

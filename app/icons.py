@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from PySide6.QtCore import QByteArray, QRect, QRectF, QSize, Qt
-from PySide6.QtGui import QGuiApplication, QIcon, QIconEngine, QImage, QPainter, QPixmap
+from PySide6.QtGui import QGuiApplication, QIcon, QIconEngine, QPainter, QPixmap
 
 from trainer.paths import RESOURCES
 
@@ -36,26 +36,32 @@ class _LineIcon(QIconEngine):
         self._name, self._colour = name, colour
 
     def paint(self, painter: QPainter, rect: QRect, mode: QIcon.Mode, state: QIcon.State) -> None:
-        from PySide6.QtSvg import QSvgRenderer
-
-        painter.save()
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        if mode == QIcon.Mode.Disabled:
-            painter.setOpacity(painter.opacity() * 0.4)
-        renderer = QSvgRenderer(QByteArray(svg_text(self._name, self._colour).encode()))
-        renderer.render(painter, QRectF(rect))
-        painter.restore()
+        device = painter.device()
+        ratio = device.devicePixelRatio() if device is not None else 1.0
+        size = QSize(round(rect.width() * ratio), round(rect.height() * ratio))
+        painter.drawPixmap(rect, self.pixmap(size, mode, state))
 
     def pixmap(self, size: QSize, mode: QIcon.Mode, state: QIcon.State) -> QPixmap:
-        image = QImage(size, QImage.Format.Format_ARGB32_Premultiplied)
-        image.fill(Qt.GlobalColor.transparent)
-        painter = QPainter(image)
-        self.paint(painter, image.rect(), mode, state)
-        painter.end()
-        return QPixmap.fromImage(image)
+        return _drawn(self._name, self._colour, size.width(), size.height(), mode == QIcon.Mode.Disabled)
 
     def clone(self) -> QIconEngine:
         return _LineIcon(self._name, self._colour)
+
+
+@lru_cache(maxsize=1024)
+def _drawn(name: str, colour: str, width: int, height: int, faint: bool) -> QPixmap:
+    """An icon at one size, in device pixels; drawn once, as reading an SVG takes as long as painting ten buttons."""
+    from PySide6.QtSvg import QSvgRenderer
+
+    made = QPixmap(width, height)
+    made.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(made)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setOpacity(0.4 if faint else 1.0)
+    renderer = QSvgRenderer(QByteArray(svg_text(name, colour).encode()))
+    renderer.render(painter, QRectF(0, 0, width, height))
+    painter.end()
+    return made
 
 
 def line_icon(name: str, colour: str) -> QIcon:
@@ -67,9 +73,7 @@ def line_icon(name: str, colour: str) -> QIcon:
 def line_pixmap(name: str, colour: str, side_px: int) -> QPixmap:
     """A line icon as a square pixmap for labels, in device pixels of the screen."""
     ratio = QGuiApplication.primaryScreen().devicePixelRatio() if QGuiApplication.primaryScreen() else 1.0
-    pixmap = _LineIcon(name, colour).pixmap(
-        QSize(round(side_px * ratio), round(side_px * ratio)), QIcon.Mode.Normal, QIcon.State.Off
-    )
+    pixmap = QPixmap(_drawn(name, colour, round(side_px * ratio), round(side_px * ratio), False))
     pixmap.setDevicePixelRatio(ratio)
     return pixmap
 

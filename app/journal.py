@@ -8,6 +8,7 @@ widget; numpy is imported here, so this module is imported when a run is opened.
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
 import time
 from collections.abc import Sequence
@@ -54,6 +55,14 @@ class Batch:
         if isinstance(item, np.ndarray):
             self.num_rows += len(item)
 
+    def join_rows(self) -> None:
+        """Make one array of each group of arrays that follow each other: less work for who takes them."""
+        groups = itertools.groupby(self.items, key=lambda item: isinstance(item, np.ndarray))
+        items: list[Item] = []
+        for are_rows, group in groups:
+            items += [np.concatenate(list(group))] if are_rows else group
+        self.items = items
+
     @property
     def is_empty(self) -> bool:
         return not self.items and self.alive is None and not self.caught_up
@@ -96,6 +105,14 @@ class History:
     def rate_names(self) -> tuple[str, ...]:
         """What the learning rates belong to, in the order of their columns; empty while unknown."""
         return self.plan.rates[:MAX_RATES] if self.plan is not None else ()
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rates of the last step, in the order of `rate_names`; empty before the first."""
+        if not self._num_rows:
+            return []
+        found = self._rows[len(ROW_COLUMNS) :, self._num_rows - 1]
+        return [float(rate) for rate in found if np.isfinite(rate)]
 
     @property
     def step(self) -> int:
@@ -335,6 +352,7 @@ class Follower(QThread):
 
     def _emit(self, batch: Batch) -> None:
         if not batch.is_empty:
+            batch.join_rows()
             self.arrived.emit(batch)
 
 
@@ -393,18 +411,24 @@ def thinned(x: Floats, y: Floats, num_points: int) -> tuple[Floats, Floats]:
     return x[picked], y[picked]
 
 
-def band(x: Floats, y: Floats, num_columns: int) -> tuple[Floats, Floats, Floats]:
-    """The least and the greatest of `num_columns` stretches of a curve, where it is too dense to be drawn as a line.
+def band(x: Floats, y: Floats, edges: Floats) -> tuple[Floats, Floats]:
+    """The least and the greatest of a curve between each two of the `edges`, where it is too dense to be drawn as a line.
+
+    Args:
+        x: (n,) rising.
+        y: (n,), nan for gaps.
+        edges: (c + 1,) rising.
 
     Returns:
-        x (c,) of the stretches' middles, least (c,), greatest (c,); stretches without a number are left out.
+        (c,) and (c,); nan where the curve has nothing.
     """
-    stretch = -(-len(x) // max(1, num_columns))
-    starts = np.arange(0, len(x), stretch)
-    least, greatest = np.fmin.reduceat(y, starts), np.fmax.reduceat(y, starts)
-    middle = x[np.minimum(starts + stretch // 2, len(x) - 1)]
-    known = np.isfinite(least) & np.isfinite(greatest)
-    return middle[known], least[known], greatest[known]
+    places = np.searchsorted(x, edges)
+    filled = places[:-1] < places[1:]
+    least, greatest = np.full(len(filled), np.nan), np.full(len(filled), np.nan)
+    if filled.any():
+        starts, y = places[:-1][filled], y[: places[-1]]
+        least[filled], greatest[filled] = np.fmin.reduceat(y, starts), np.fmax.reduceat(y, starts)
+    return least, greatest
 
 
 def epoch_at(step: float, epoch_ends: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -18,6 +19,7 @@ import shiboken6
 from PySide6.QtCore import QCoreApplication, QObject, Qt, Signal, Slot
 
 THREADS = max(4, os.cpu_count() or 1)
+SWITCH_S = 0.001  # within which a working thread lets the window go on; Python's own value is five times that
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def _bridge() -> _Bridge:
 
 @cache
 def _pool() -> Executor:
+    sys.setswitchinterval(SWITCH_S)
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="window")
     app = QCoreApplication.instance()
     if app is not None:

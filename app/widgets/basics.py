@@ -11,6 +11,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLayout,
+    QProgressBar,
     QPushButton,
     QSizePolicy,
     QToolButton,
@@ -19,6 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme
+from app.i18n import tr
 from app.preferences import Preferences
 
 SEVERITY_ICONS = {"info": "info", "good": "circle-check", "warning": "triangle-alert", "problem": "circle-x"}
@@ -199,6 +201,22 @@ class Fold(QWidget):
 
     def _toggle(self) -> None:
         self.set_open(self.header.isChecked())
+
+
+class ProgressBar(QProgressBar):
+    """A bar without words on it."""
+
+    def __init__(self) -> None:
+        super().__init__(textVisible=False)
+        self.setAccessibleName(tr("Progress"))
+
+    def show_progress(self, done: int, total: int) -> None:
+        """Show `done` of `total`; a total of 0 is unknown. Painted when the window paints: Qt's setValue would paint now."""
+        if (done, total) != (self.value(), self.maximum()):
+            self.setUpdatesEnabled(False)
+            self.setRange(0, total)
+            self.setValue(done)
+            self.setUpdatesEnabled(True)
 
 
 class ElidedLabel(QLabel):

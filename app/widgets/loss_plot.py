@@ -123,7 +123,7 @@ class LossPlot(QWidget):
         """Say what is under the pointer, else how to use the plot."""
         found = [] if math.isnan(step) else self.plot.values_at(step)
         if not found:
-            hint = tr("Drag to look closer, double-click for all. Dotted lines are epochs, triangles saved files.")
+            hint = tr("Drag to look closer, double-click for all. Faint lines are epochs, triangles saved files.")
             self.readout.setText(hint)
             return
         at = found[0][1]

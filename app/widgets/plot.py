@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PySide6.QtCore import QPointF, QRectF, Qt, Signal
+from PySide6.QtCore import QLineF, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
@@ -182,20 +182,20 @@ class Plot(QWidget):
         inside = [line for line in self._lines if view.left <= line <= view.right]
         if len(inside) > view.area.width() / theme.px(6):
             return
-        painter.setPen(QPen(theme.qcolour("border"), 1, Qt.PenStyle.DotLine))
-        for line in inside:
-            x, _ = view.to_pixels(np.array([line]), np.zeros(1))
-            painter.drawLine(QPointF(x[0], view.area.top()), QPointF(x[0], view.area.bottom()))
+        painter.setPen(QPen(theme.qcolour("border"), 1))
+        across, _ = view.to_pixels(np.array(inside), np.zeros(len(inside)))
+        top, bottom = view.area.top(), view.area.bottom()
+        painter.drawLines([QLineF(x, top, x, bottom) for x in across.tolist()])
 
     def _draw_curve(self, painter: QPainter, view: View, curve: Curve) -> None:
         x, y = _between(curve, view.left, view.right)
-        width = int(view.area.width())
-        if curve.opacity < 1 and len(x) > 4 * width:
-            self._draw_band(painter, view, curve.role, curve.opacity, *band(x, y, width))
+        width, thick = int(view.area.width()), theme.px(curve.width * 2) / 2
+        if len(x) > 4 * width:
+            self._draw_band(painter, view, curve, thick)
             return
         x, y = thinned(x, y, 2 * width)
         x, y = view.to_pixels(x, self._scaled(y))
-        pen = QPen(theme.qcolour(curve.role, curve.opacity), theme.px(curve.width * 2) / 2)
+        pen = QPen(theme.qcolour(curve.role, curve.opacity), thick)
         pen.setJoinStyle(Qt.PenJoinStyle.BevelJoin)
         painter.setPen(pen)
         for piece in _unbroken(x, y):
@@ -204,17 +204,24 @@ class Plot(QWidget):
             else:
                 painter.drawPolyline(QPolygonF(piece))
 
-    def _draw_band(
-        self, painter: QPainter, view: View, role: str, opacity: float, x: Floats, least: Floats, greatest: Floats
-    ) -> None:
-        """A noisy curve with many steps to a pixel is one surface: drawn as a line it would look the same, slowly."""
-        across, low = view.to_pixels(x, np.nan_to_num(self._scaled(least), nan=view.low))
-        _, high = view.to_pixels(x, np.nan_to_num(self._scaled(greatest), nan=view.low))
-        edge = np.concatenate([high - 0.5, low[::-1] + 0.5])
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(theme.qcolour(role, opacity))
-        painter.drawPolygon(QPolygonF(_points(np.concatenate([across, across[::-1]]), edge)))
-        painter.setBrush(Qt.BrushStyle.NoBrush)
+    def _draw_band(self, painter: QPainter, view: View, curve: Curve, thick: float) -> None:
+        """A curve with many steps to a pixel: an upright line for each column looks the same, ten times faster."""
+        columns = np.arange(int(view.area.width()) + 1, dtype=np.float64)
+        edges = view.left + columns / view.area.width() * (view.right - view.left)
+        least, greatest = band(curve.x, curve.y, edges)
+        across = view.area.left() + columns[:-1] + 0.5
+        _, bottom = view.to_pixels(across, self._scaled(least))
+        _, top = view.to_pixels(across, self._scaled(greatest))
+        joined_top, joined_bottom = top.copy(), bottom.copy()  # each column reaches its neighbour: no gaps where it is steep
+        joined_top[1:] = np.fmin(top[1:], bottom[:-1])
+        joined_bottom[1:] = np.fmax(bottom[1:], top[:-1])
+        known = np.isfinite(top) & np.isfinite(bottom)
+        figures = (across[known], joined_top[known] - thick / 2, joined_bottom[known] + thick / 2)
+        pen = QPen(theme.qcolour(curve.role, curve.opacity), 1)
+        pen.setCapStyle(Qt.PenCapStyle.FlatCap)
+        painter.setPen(pen)
+        lines = zip(*(figure.tolist() for figure in figures), strict=True)
+        painter.drawLines([QLineF(x, high, x, low) for x, high, low in lines])
 
     def _draw_marks(self, painter: QPainter, view: View) -> None:
         """Saves, as small triangles on the axis."""

@@ -15,7 +15,7 @@ from app.words import count_words
 from trainer.optim.curves import multiplier, restart_steps
 
 HEIGHT = 248
-POINTS = 600
+POINTS = 400
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class RateCurve(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.curve: Curve | None = None
+        self._margin = QFontMetricsF(theme.font("small")).horizontalAdvance("0.00e-00") + theme.px(12)
         self._mouse_x: float | None = None
         self.setFixedHeight(theme.px(HEIGHT))
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
@@ -61,8 +62,7 @@ class RateCurve(QWidget):
     # ---- geometry ----
 
     def _area(self) -> QRectF:
-        metrics = QFontMetricsF(theme.font("small"))
-        left = metrics.horizontalAdvance("0.00e-00") + theme.px(12)
+        left = self._margin
         return QRectF(left, theme.px(28), self.width() - left - theme.px(16), self.height() - theme.px(28 + 28))
 
     def _x(self, step: float) -> float:
@@ -89,9 +89,8 @@ class RateCurve(QWidget):
         self._paint_warmup(painter, self.curve)
         self._paint_axes(painter, self.curve)
         self._paint_restarts(painter, self.curve)
-        for name, colour, rate in self.curve.rates:
+        for _, colour, rate in self.curve.rates:
             self._paint_rate(painter, colour, rate)
-            del name
         self._paint_legend(painter, self.curve)
         if self._mouse_x is not None and not self._below_mouse(self._mouse_x):
             self._paint_crosshair(painter, self.curve, self._mouse_x)
@@ -140,10 +139,12 @@ class RateCurve(QWidget):
 
     def _paint_rate(self, painter: QPainter, colour: str, rate: float) -> None:
         assert self.curve is not None
-        curve = self.curve
-        steps = sorted({round(curve.span * n / POINTS) for n in range(POINTS + 1)} | {curve.warmup})
-        steps = [step for step in steps if step <= curve.span]
-        line = QPolygonF([QPointF(self._x(step), self._y(curve.rate_at(rate, step))) for step in steps])
+        curve, area = self.curve, self._area()
+        steps = sorted({round(curve.span * n / POINTS) for n in range(POINTS + 1)} | {min(curve.warmup, curve.span)})
+        right, up = area.width() / curve.span, area.height() / self._top()
+        line = QPolygonF(
+            [QPointF(area.left() + step * right, area.bottom() - curve.rate_at(rate, step) * up) for step in steps]
+        )
         pen = QPen(theme.qcolour(colour), theme.px(2))
         pen.setJoinStyle(Qt.PenJoinStyle.RoundJoin)
         painter.setPen(pen)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QLabel, QProgressBar, QVBoxLayout
+from PySide6.QtWidgets import QLabel, QVBoxLayout
 
 from app import theme
+from app.editors import number_text
 from app.i18n import tr
 from app.runs import Run
-from app.widgets.basics import Card, label
+from app.widgets.basics import Card, ProgressBar, label
 from app.words import count_words, size_words, time_words
 
 WIDTH = 232
@@ -22,10 +23,9 @@ class RunFigures(Card):
         self.percent = label("", "big")
         self.percent.setFont(theme.font("title", bold=True))
         self.state = label("", "heading", wrap=True)
-        self.bar = QProgressBar(textVisible=False)
-        self.bar.setAccessibleName(tr("Progress"))
+        self.bar = ProgressBar()
         self.bar.setFixedHeight(theme.px(8))
-        self._values = {}
+        self._values: dict[str, tuple[QLabel, str]] = {}
         for widget in (self.percent, self.bar, self.state):
             self.add(widget)
         names = {
@@ -34,18 +34,18 @@ class RunFigures(Card):
             "epoch": tr("Epoch"),
             "pace": tr("Seconds a step"),
             "loss": tr("Loss, smoothed"),
+            "rates": tr("Learning rate"),
             "memory": tr("Memory in use"),
             "device": tr("Device"),
         }
         for key, name in names.items():
-            self._values[key] = self._line(name)
+            self._values[key] = self._line(name), name
         self.body.addStretch(1)
 
     def _line(self, name: str) -> QLabel:
         column = QVBoxLayout()
         column.setSpacing(0)
         value = label("–", "heading", wrap=True)
-        value.setAccessibleName(name)
         column.addWidget(label(name, "small"))
         column.addWidget(value)
         self.body.addLayout(column)
@@ -59,11 +59,9 @@ class RunFigures(Card):
         self.percent.setText(f"{100 * share:.0f} %")
         stage = history.stage
         if stage is not None and stage.total and stage.name != "training" and run.is_active:
-            self.bar.setRange(0, stage.total)
-            self.bar.setValue(stage.done)
+            self.bar.show_progress(stage.done, stage.total)
         else:
-            self.bar.setRange(0, max(1, total) if total or not run.is_active else 0)
-            self.bar.setValue(step)
+            self.bar.show_progress(step, max(1, total) if total or not run.is_active else 0)
         self.state.setText(state_words(run))
         left = history.seconds_left if run.is_active else None
         self._say("left", time_words(left) if left is not None else "–")
@@ -72,11 +70,14 @@ class RunFigures(Card):
         pace = history.seconds_a_step
         self._say("pace", f"{pace:.2f}" if pace is not None else "–")
         self._say("loss", f"{smooth_loss:.4f}" if smooth_loss is not None else "–")
+        self._say("rates", "  ·  ".join(number_text(float(f"{rate:.3g}")) for rate in history.rates) or "–")
         self._say("memory", size_words(history.memory_bytes) if history.memory_bytes else "–")
         self._say("device", history.device or "–")
 
     def _say(self, key: str, text: str) -> None:
-        self._values[key].setText(text)
+        value, name = self._values[key]
+        value.setText(text)
+        value.setAccessibleName(f"{name}: {text}")
 
 
 def state_words(run: Run) -> str:

@@ -119,6 +119,7 @@ class Sidebar(QFrame):
         top = row(self._sign, self._name, None)
         top.setContentsMargins(theme.px(7), 0, 0, theme.px(4))
         outer.addLayout(top)
+        self._narrow: bool | None = None
         self._group = QButtonGroup(self, exclusive=True)
         self.buttons: dict[str, SideButton] = {}
         self._scroll = scroll = QScrollArea(widgetResizable=True, frameShape=QFrame.Shape.NoFrame)
@@ -160,6 +161,9 @@ class Sidebar(QFrame):
 
     def set_narrow(self, narrow: bool) -> None:
         """Icons alone, where the window is small or the scale large."""
+        if narrow == self._narrow:
+            return
+        self._narrow = narrow
         self.setFixedWidth(theme.px(NARROW if narrow else WIDTH))
         policy = Qt.ScrollBarPolicy.ScrollBarAlwaysOff if narrow else Qt.ScrollBarPolicy.ScrollBarAsNeeded
         self._scroll.setVerticalScrollBarPolicy(policy)  # a bar would cover the icons; wheel and keys still scroll

@@ -9,7 +9,6 @@ from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
-    QProgressBar,
     QPushButton,
     QStackedWidget,
     QVBoxLayout,
@@ -19,7 +18,7 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.draft import Draft
 from app.i18n import tr
-from app.widgets.basics import button, label, row
+from app.widgets.basics import ProgressBar, button, label, row
 from app.words import count_words, size_words, time_words
 
 
@@ -130,8 +129,7 @@ class Strip(QFrame):
     # ---- while a run goes on ----
 
     def _build_running(self) -> QWidget:
-        self.bar = QProgressBar(textVisible=False)
-        self.bar.setAccessibleName(tr("Progress"))
+        self.bar = ProgressBar()
         self.state = label("", "heading")
         self.details = label("", "small")
         self.show_run = button(tr("Show the run"), self.run_pressed.emit)
@@ -159,8 +157,7 @@ class Strip(QFrame):
     ) -> None:
         """Show a running training. `seconds_left` and `loss` are None while unknown; `stage` is in the window's words."""
         self._stack.setCurrentIndex(1)
-        self.bar.setMaximum(max(1, total) if total else 0)
-        self.bar.setValue(done)
+        self.bar.show_progress(done, total)
         percent = f" · {100 * done // total} %" if total else ""
         self.state.setText(f"{name}{percent}")
         parts = [stage] if stage else []

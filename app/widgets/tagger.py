@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtWidgets import QComboBox, QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from app import errors, theme
 from app.editors import ignore_wheel
@@ -15,7 +15,7 @@ from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace, Context
 from app.path_editor import PathEditor
 from app.section_form import SectionForm
-from app.widgets.basics import Card, button, label, row, set_role, tool_button
+from app.widgets.basics import Card, ProgressBar, button, label, row, set_role, tool_button
 from app.words import time_words
 from trainer.errors import BadInput
 
@@ -80,7 +80,7 @@ class TaggerCard(Card):
         column = QVBoxLayout(self.progress)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(theme.px(4))
-        self.bar = QProgressBar(textVisible=False, accessibleName=tr("Progress"))
+        self.bar = ProgressBar()
         self.state = label("", "small")
         self.last = label("", "muted", wrap=True)
         for widget in (self.state, self.bar, self.last):
@@ -143,7 +143,7 @@ class TaggerCard(Card):
         self._process.ended.connect(self._on_ended)
         self._process.start(self._card().name, model, self._folders(), settings, writing)
         self.state.setText(tr("Opening the model…"))
-        self.bar.setRange(0, 0)
+        self.bar.show_progress(0, 0)
         self.last.setText("")
         self._show_running(True)
 
@@ -164,10 +164,9 @@ class TaggerCard(Card):
     def _on_event(self, event: Any) -> None:
         match event.kind:
             case "begun":
-                self.bar.setRange(0, max(1, event.total))
+                self.bar.show_progress(0, max(1, event.total))
             case "progress":
-                self.bar.setRange(0, max(1, event.total))
-                self.bar.setValue(event.done)
+                self.bar.show_progress(event.done, max(1, event.total))
                 left = tr("{time} left", time=time_words(event.seconds_left)) if event.seconds_left >= 0 else ""
                 text = tr("{done} of {total} pictures", done=event.done, total=event.total)
                 self.state.setText(" · ".join(filter(None, (text, left))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from app.journal import LOSS, STEP, Batch, History, smoothed, thinned, to_array
+from app.journal import LOSS, STEP, Batch, History, band, smoothed, thinned, to_array
 from trainer.ipc import events
 from trainer.ipc.journal import Record, step_row
 from trainer.ipc.pipe import Picture
@@ -96,6 +96,14 @@ def test_smoothing_by_nothing_and_of_nothing() -> None:
     assert smoothed(np.array([1.0, 2.0]), 0).tolist() == [1, 2]
     assert len(smoothed(np.empty(0), 0.9)) == 0
     assert np.isnan(smoothed(np.array([np.nan]), 0.9)[0])
+
+
+def test_a_band_holds_the_least_and_the_greatest_of_each_stretch() -> None:
+    x, y = np.arange(1.0, 11.0), np.array([3.0, 1.0, 2.0, np.nan, 5.0, 4.0, np.nan, np.nan, 9.0, 8.0])
+    least, greatest = band(x, y, np.array([0.0, 4.0, 6.5, 8.5, 8.6, 10.0, 30.0]))
+    assert np.array_equal(least, [1, 4, np.nan, np.nan, 9, 8], equal_nan=True)
+    assert np.array_equal(greatest, [3, 5, np.nan, np.nan, 9, 8], equal_nan=True)
+    assert np.isnan(band(x[:0], y[:0], np.array([0.0, 1.0]))[0]).all()
 
 
 def test_a_thinned_curve_keeps_its_peaks_and_ends() -> None:

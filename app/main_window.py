@@ -31,6 +31,7 @@ from app.preferences import Preferences
 from app.search import SearchBox
 from app.slices import Slices
 from app.starting import Starter
+from app.tool_jobs import Jobs
 from app.widgets.basics import tool_button
 from app.widgets.help_panel import WIDTH as HELP_WIDTH
 from app.widgets.help_panel import HelpPanel
@@ -54,6 +55,7 @@ class MainWindow(QMainWindow):
             self.draft, preferences, Machine(self), Slices(self),
             jump=self.jump, open_page=self.open_page, rebuild=self.rebuild,
         )  # fmt: skip
+        self.context.jobs = Jobs(self)
         self.run_files = RunFiles(self, self.context)
         self.starter = Starter(self, self.context)
         self.context.open_file = self.run_files.open

@@ -102,8 +102,12 @@ def choose_path(
     pattern: str = "",
     start: str = "",
     save: bool = False,
+    suffix: str = "toml",
 ) -> QFileDialog:
-    """Open the system's dialog without blocking; `chosen(path)` is called with what the user takes."""
+    """Open the system's dialog without blocking; `chosen(path)` is called with what the user takes.
+
+    `suffix` is added to a name to save under that has none.
+    """
     dialog = QFileDialog(parent)
     if folder:
         dialog.setFileMode(QFileDialog.FileMode.Directory)
@@ -114,7 +118,7 @@ def choose_path(
             dialog.setNameFilter(pattern)
     if save:
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-        dialog.setDefaultSuffix("toml")
+        dialog.setDefaultSuffix(suffix)
     place = Path(start) if start else None
     if place is not None and (place.is_dir() or place.parent.is_dir()):
         dialog.setDirectory(str(place if place.is_dir() else place.parent))

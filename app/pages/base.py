@@ -29,6 +29,7 @@ class Context:
     machine: Machine
     slices: Slices
     runs: Any = None  # app.runs.Runs, made when it is first needed
+    jobs: Any = None  # app.tool_jobs.Jobs
     open_page: Callable[[str], object] = field(default=lambda key: None)
     jump: Callable[[str], object] = field(default=lambda place: None)
     try_example: Callable[[], object] = field(default=lambda: None)

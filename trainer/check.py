@@ -38,7 +38,7 @@ class Checked:
 
 def check_run(run: RunFile, on_progress: Progress | None = None) -> Checked:
     """Check a run whose paths are absolute. Any thread; raises only what `on_progress` raises (to stop it)."""
-    problems = [*_model_problems(run), *_output_problems(run)]
+    problems = [*model_problems(run), *_output_problems(run)]
     index, found = _pictures(run, on_progress)
     problems += found
     plan = plan_of(run, index) if index and index.train else None
@@ -72,7 +72,7 @@ def bucketing(images: Images) -> Bucketing:
     )
 
 
-def _model_problems(run: RunFile) -> Iterator[Problem]:
+def model_problems(run: RunFile) -> Iterator[Problem]:
     """What the headers of the model, a separate VAE and a LoRA to go on from say."""
     if run.model.path:
         problem = base_problem(inspect_file(run.model.path), has_vae=bool(run.model.vae))

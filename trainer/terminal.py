@@ -15,6 +15,7 @@ from trainer.ipc import events
 from trainer.ipc.journal import Record
 
 STAGES = {
+    "downloading": "Downloading the model (MB)",
     "checking": "Checking the pictures",
     "loading": "Loading the base model",
     "caching": "Encoding the pictures",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainer.config.files import write_run
 from trainer.ipc import events
+from trainer.local_models import with_local_models
 from trainer.orders import Ending, Orders
 from trainer.worker import Job
 
@@ -19,13 +21,16 @@ def train(job: Job) -> events.Done:
         from trainer.tensorboard import TensorBoard
 
         station.add_listener(TensorBoard(job.folder.path / "tensorboard"))
-    station.report(events.Stage("loading"))
-    from trainer.build import build_run
-    from trainer.loop import train as train_parts
-
     orders = Orders(station)
     try:
-        built = build_run(job.run, job.folder.path, station, orders)
+        run, fixed = with_local_models(job.run, station.report, orders.leave_if_ending)
+        if fixed is not job.run:
+            write_run(job.folder.run_file, fixed)
+        station.report(events.Stage("loading"))
+        from trainer.build import build_run
+        from trainer.loop import train as train_parts
+
+        built = build_run(run, job.folder.path, station, orders)
     except Ending:
         return events.Done(station.status.step, "aborted" if orders.abort else "stopped")
     try:

@@ -10,13 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.models.hub_server import Hub, serving
+from tests.models.hub_server import Hub
 from trainer.errors import AthanorError, BadInput
 from trainer.models import hub, hub_download
 from trainer.models.hub import HubId, look_up, parse
@@ -60,28 +59,10 @@ TAKEN = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(hub_download, "WAITS_S", (0.01, 0.01))
-    with serving(Hub({REPO: dict(DIFFUSERS)})) as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.address)
-        yield running
-
-
-@pytest.fixture
-def no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody may be called, not even on this machine."""
-
-    def refuse(*args: object) -> None:
-        raise AssertionError("something was called")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+@pytest.fixture(autouse=True)
+def _served(server: Hub) -> None:
+    """Every server has the model."""
+    server.repos[REPO] = dict(DIFFUSERS)
 
 
 def quiet(done: int, total: int) -> None: ...

@@ -17,6 +17,7 @@ from trainer.config.run import FORMAT, RunFile
 from trainer.errors import BadInput, BadRunFile
 from trainer.files import write_text
 from trainer.messages import say
+from trainer.models import hub
 
 __all__ = ["absolute", "check_values", "parse_toml", "read_run", "read_values", "to_toml", "to_values", "write_run"]
 
@@ -123,16 +124,18 @@ def _assignment(key: str, value: Any) -> str:
 
 
 def absolute(run: RunFile, folder: Path) -> RunFile:
-    """`run` with every path made absolute from `folder`; empty ones stay empty."""
-    return run.model_copy(update={key: _absolute(getattr(run, key), folder) for key in RunFile.model_fields})
+    """`run` with every path made absolute from `folder`; empty ones and ids of models on the hub stay."""
+    return run.model_copy(update={key: _absolute(getattr(run, key), folder, key) for key in RunFile.model_fields})
 
 
-def _absolute(section: Section, folder: Path) -> Section:
+def _absolute(section: Section, folder: Path, name: str) -> Section:
     changes: Mapping[str, Any] = {}
     for key, field, info in settings_of(type(section)):
         value = getattr(section, key)
         if item_section(field) is not None:
-            changes = {**changes, key: tuple(_absolute(item, folder) for item in value)}
+            changes = {**changes, key: tuple(_absolute(item, folder, name) for item in value)}
+        elif name in ("model", "network") and info.widget == "file" and hub.parse(value, folder) is not None:
+            continue
         elif info.widget in ("file", "folder") and value:
             changes = {**changes, key: str(folder / Path(value).expanduser())}
     return section.model_copy(update=dict(changes))

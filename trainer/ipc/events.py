@@ -41,7 +41,8 @@ class Hello(Event):
 
 @dataclass(frozen=True)
 class Stage(Event):
-    """What the worker is doing: "loading", "checking", "caching", "training", "sampling", "saving", "exporting"."""
+    """What the worker is doing: "downloading" (done and total in MB), "loading", "checking", "caching", "training",
+    "sampling", "saving", "exporting"."""
 
     kind: ClassVar[str] = "stage"
     name: str

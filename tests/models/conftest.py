@@ -1,0 +1,37 @@
+"""A hub on this machine, for the tests that fetch models by their id."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.models.hub_server import Hub, serving
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty hub that HF_ENDPOINT leads to, in place of the real one; caches are in the test's own folder."""
+    import huggingface_hub.constants
+
+    from trainer.models import hub_download
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub_download, "WAITS_S", (0.01, 0.01))
+    with serving(Hub()) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.address)
+        yield running
+
+
+@pytest.fixture
+def no_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody may be called, not even on this machine."""
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("something was called")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -29,3 +29,16 @@ def test_links_between_documents_lead_somewhere() -> None:
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_files_that_documents_name_are_there() -> None:
+    folders = "app|captioners|docs|installers|resources|tests|trainer"
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for name in re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", page.read_text(encoding="utf-8")):
+            assert (ROOT / name).is_file(), f"{page.name}: {name}"
+
+
+def test_marks_that_the_guide_names_are_on_tests() -> None:
+    marks = re.findall(r"gui.sh test -m (\w+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert marks and all(f"pytest.mark.{mark}" in sources for mark in marks), marks

@@ -145,6 +145,7 @@ def stage_words(state: str, stage: Any) -> str:
     if state in states:
         return states[state]
     stages = {
+        "downloading": tr("downloading the model"),
         "loading": tr("loading the model"),
         "checking": tr("checking the pictures"),
         "caching": tr("encoding the pictures"),

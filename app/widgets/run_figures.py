@@ -102,6 +102,7 @@ def state_words(run: Run) -> str:
 def stage_words(name: str, done: int = 0, total: int = 0) -> str:
     """A stage of the worker in words, with its progress."""
     words = {
+        "downloading": tr("Downloading the model (MB)"),
         "checking": tr("Checking the pictures"),
         "loading": tr("Loading the base model"),
         "caching": tr("Encoding the pictures"),

@@ -16,7 +16,7 @@ from trainer.models.safetensors_file import MAX_TENSORS
 from trainer.models.torch_objects import Record, Storage, TensorRef
 
 MAX_DEPTH = 24
-MAX_NODES = 500_000
+MAX_NODES = 200_000
 MAX_NAME = 1024
 MAX_NAME_BYTES = 32 * 1024 * 1024  # of all names together
 MAX_TREE_NODES = 20_000
@@ -72,21 +72,21 @@ def _table(value: Any) -> dict[Any, Any] | None:
 
 
 def _leaves(root: Any) -> Iterator[tuple[str, TensorRef]]:
-    """Tensors with their dotted names, in the file's order, depth first."""
+    """Tensors with their dotted names, in the file's order, depth first; a table that lies in itself is not entered again."""
     left = MAX_NODES
-    waiting: list[tuple[str, int, Any]] = [("", 0, root)]
+    waiting: list[tuple[str, tuple[int, ...], Any]] = [("", (), root)]
     while waiting:
-        name, depth, value = waiting.pop()
+        name, above, value = waiting.pop()
         if isinstance(value, TensorRef):
             yield name, value
             continue
-        pairs = _children(value)
+        pairs = _children(value) if id(value) not in above else []
         left -= 1 + len(pairs)
-        if left < 0 or (pairs and depth >= MAX_DEPTH):
+        if left < 0 or (pairs and len(above) >= MAX_DEPTH):
             raise BadPickle(say("its tables are nested more deeply than those of any model"))
         for key, item in reversed(pairs):
             if isinstance(item, TensorRef | dict | list | tuple | Record):
-                waiting.append((_joined(name, key), depth + 1, item))
+                waiting.append((_joined(name, key), (*above, id(value)), item))
 
 
 def _children(value: Any) -> list[tuple[Any, Any]]:
@@ -107,22 +107,23 @@ def _joined(name: str, key: Any) -> str:
 def plain_tree(value: Any) -> dict[str, Any]:
     """What a pickle holds beside tensors, as JSON can say it: numbers, text, lists and tables; cut where it is long."""
     left = [MAX_TREE_NODES]
-    tree = _plain(value, 0, left)
+    tree = _plain(value, (), left)
     return tree if isinstance(tree, dict) else {}
 
 
-def _plain(value: Any, depth: int, left: list[int]) -> Any:
-    """The value without its tensors; `left` counts down over all of it."""
+def _plain(value: Any, above: tuple[int, ...], left: list[int]) -> Any:
+    """The value without its tensors; `left` counts down over all of it, `above` are the tables that it lies in."""
     left[0] -= 1
-    if left[0] < 0 or depth > MAX_DEPTH or isinstance(value, TensorRef | Storage):
+    if left[0] < 0 or len(above) > MAX_DEPTH or id(value) in above or isinstance(value, TensorRef | Storage):
         return None
     if isinstance(value, str | bytes):
         return _text(value)
+    above = (*above, id(value))
     if isinstance(value, list | tuple):
-        return [_plain(item, depth + 1, left) for item in value[: max(left[0], 0)]]
+        return [_plain(item, above, left) for item in value[: max(left[0], 0)]]
     table = _table(value)
     if table is not None:
-        return _plain_table(table, value, depth, left)
+        return _plain_table(table, value, above, left)
     if isinstance(value, Global):
         return shown(str(value))
     if isinstance(value, float) and not math.isfinite(value):
@@ -130,16 +131,16 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
     return value if value is None or isinstance(value, int | float) else None
 
 
-def _plain_table(table: dict[Any, Any], value: Any, depth: int, left: list[int]) -> Any:
+def _plain_table(table: dict[Any, Any], value: Any, above: tuple[int, ...], left: list[int]) -> Any:
     if isinstance(value, Record) and not table:  # a path, a date, a number of numpy
-        parts = [_plain(part, depth + 1, left) for part in value.arguments[:8]]
+        parts = [_plain(part, above, left) for part in value.arguments[:8]]
         return parts[0] if len(parts) == 1 else "/".join(str(part) for part in parts if part is not None)
     plain: dict[str, Any] = {}
     for key, item in table.items():
         if left[0] < 0:
             break
         if not isinstance(item, TensorRef | Storage):
-            plain[_text(key) if isinstance(key, str | bytes) else str(key)] = _plain(item, depth + 1, left)
+            plain[_text(key) if isinstance(key, str | bytes) else str(key)] = _plain(item, above, left)
     return plain
 
 

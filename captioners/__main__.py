@@ -40,11 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _caption(cards()[chosen.captioner], chosen, report, should_stop)
     except AthanorError as error:
         return _fail(error, report)
-    except (sqlite3.Error, OSError) as error:
+    except sqlite3.Error as error:
         reason = str(error) or type(error).__name__
         what = say("The stored scores cannot be used ({reason}).", reason=reason)
         todo = say("If this stays so, delete {file}: it is made anew.", file=str(default_path()))
         return _fail(RunFailed(what, todo), report)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        what = say("{file} can not be used ({reason}).", file=str(error.filename or "?"), reason=reason)
+        return _fail(RunFailed(what, say("Check that it is there, and that you may read and write it.")), report)
     except KeyboardInterrupt:  # a second Ctrl+C
         return EXIT_STOPPED
 

@@ -106,6 +106,12 @@ SENTENCES = {
     "sudo apt install python{version}-venv": (
         "这个 Python（{python}）缺少 venv 组件，无法创建运行环境。Debian 和 Ubuntu：sudo apt install python{version}-venv"
     ),
+    "{folder} could not be removed ({reason}). Close Athanor's windows and runs, then start again.": (
+        "无法删除 {folder}（{reason}）。请关闭 Athanor 的窗口和正在进行的训练，然后重新启动。"
+    ),
+    "{file} could not be read or written ({reason}). Check its rights and the free space, then start again.": (
+        "无法读写 {file}（{reason}）。请检查权限和剩余空间，然后重新启动。"
+    ),
     "The environment in {folder} could not be made; the lines above say why.": (
         "无法在 {folder} 创建运行环境，原因见上面的输出。"
     ),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from installers.environment import Places, SetupFailed, ensure
+from installers.environment import Places, SetupFailed, discard, ensure
 from installers.host import Host
 from installers.pip import clean
 from installers.words import say
@@ -38,6 +37,15 @@ def main(arguments: Sequence[str], host: Host | None = None, root: Path = ROOT) 
         return FAILED
     except BrokenPipeError:  # the reader of our output (head, a closed console) has gone
         sys.stdout = None
+        return FAILED
+    except OSError as problem:
+        host.tell(
+            say(
+                "{file} could not be read or written ({reason}). Check its rights and the free space, then start again.",
+                file=problem.filename or root,
+                reason=problem.strerror or type(problem).__name__,
+            )
+        )
         return FAILED
     except KeyboardInterrupt:
         host.tell(say("Stopped. The next start goes on where this one was."))
@@ -92,9 +100,8 @@ def setup(host: Host, root: Path, rest: list[str]) -> int:
         else:
             host.tell(say("setup knows --fresh and --torch, not “{word}”.", word=word))
             return BAD_INPUT
-    venv = Places(root).venv
-    if fresh and (venv / "pyvenv.cfg").exists():
-        shutil.rmtree(venv)
+    if fresh:
+        discard(host, Places(root))
     ensure(host, root, asked=asked, repair=True)
     return 0
 

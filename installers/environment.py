@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from installers import torch_install
@@ -69,7 +70,7 @@ def ensure(host: Host, root: Path, wanted: Sequence[str] = ("app",), asked: str 
     complaint = refuse_place(root, host.system, host.environ)
     if complaint:
         raise SetupFailed(complaint)
-    with hold_lock(places.scratch / "lock", lambda: host.tell(say("Another window is setting up Athanor; waiting for it."))):
+    with locked(host, places):
         if repair or not is_current(host, places, lists, wanted, asked):
             make(host, places, lists, wanted, asked)
     return places.python
@@ -233,7 +234,38 @@ def clear(host: Host, venv: Path) -> None:
             )
         )
     host.tell(say("The environment in {folder} is broken or half made; making it again.", folder=venv))
-    shutil.rmtree(venv)
+    remove(venv)
+
+
+def discard(host: Host, places: Places) -> None:
+    """Remove the environment, so that the next step makes it anew. Raises SetupFailed if a program holds it."""
+    with locked(host, places):
+        if (places.venv / "pyvenv.cfg").exists():
+            remove(places.venv)
+
+
+def remove(venv: Path) -> None:
+    """Remove an environment's folder. Windows refuses while a program of it runs; what is left is removed next time."""
+    Stamp.remove(venv)
+    try:
+        shutil.rmtree(venv)
+    except OSError as problem:
+        raise SetupFailed(
+            say(
+                "{folder} could not be removed ({reason}). Close Athanor's windows and runs, then start again.",
+                folder=venv,
+                reason=problem.strerror or problem,
+            )
+        ) from problem
+
+
+def locked(host: Host, places: Places) -> AbstractContextManager[None]:
+    """One set-up at a time; a second one says that it waits."""
+
+    def tell() -> None:
+        host.tell(say("Another window is setting up Athanor; waiting for it."))
+
+    return hold_lock(places.scratch / "lock", tell)
 
 
 def base_python() -> Path:

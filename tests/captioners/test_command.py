@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -182,6 +183,22 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(
     assert command.main(["wd14", str(pictures), "--model", str(model), "--json"]) == 1
     last = events_of(capsys.readouterr().out)[-1]
     assert isinstance(last, Failed) and "cannot be written (Permission denied)" in str(last.what)
+
+
+@pytest.mark.parametrize("damaged", ["scores", "pictures"])
+def test_what_the_system_refuses_is_named_for_what_it_is(
+    damaged: str, model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        if damaged == "scores":
+            raise sqlite3.OperationalError("database is locked")
+        raise OSError(5, "Input/output error", str(pictures))
+
+    monkeypatch.setattr(command, "caption_pictures", lambda *_, **__: refuse())
+    assert command.main(["wd14", "--model", str(model), str(pictures)]) == 1
+    said = capsys.readouterr().out
+    assert ("stored scores" in said and "scores.sqlite" in said) is (damaged == "scores")
+    assert (f"{pictures} can not be used (Input/output error)" in said) is (damaged == "pictures")
 
 
 def test_a_reader_that_goes_away_does_not_end_the_work(model: Path, pictures: Path) -> None:

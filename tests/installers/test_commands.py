@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,24 @@ def test_setup_by_hand_and_fresh(host: FakeHost, root: Path) -> None:
     assert main(["setup", "--fresh"], fresh, root) == 0
     assert not (root / "venv" / "leftover").exists()
     assert fresh.commands[0][1:3] == ["-m", "venv"]
+
+
+def test_an_environment_in_use_is_a_sentence(ready: FakeHost, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(folder: Path) -> None:  # as Windows answers while a program of it runs
+        raise PermissionError(13, "Access is denied", str(folder / "Scripts" / "python.exe"))
+
+    monkeypatch.setattr(shutil, "rmtree", held)
+    assert main(["setup", "--fresh"], ready, root) == 1
+    assert "could not be removed (Access is denied). Close Athanor's windows" in ready.told[-1]
+    monkeypatch.undo()
+    again = FakeHost(root)
+    assert main(["setup"], without_card(again), root) == 0  # what a broken removal left is made again
+
+
+def test_what_the_system_refuses_is_a_sentence(host: FakeHost, root: Path) -> None:
+    (root / ".athanor-setup").write_text("a file where a folder should be", encoding="utf-8")
+    assert main(["demo"], without_card(host), root) == 1
+    assert ".athanor-setup could not be read or written" in host.told[-1]
 
 
 def test_setup_checks_again_though_all_is_well(ready: FakeHost, root: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from trainer import export_targets
 from trainer.errors import AthanorError, BadInput
-from trainer.export_targets import PROGRAMS, Conflict, Target, export_to, find_target, name_problem
+from trainer.export_targets import PROGRAMS, Conflict, Target, export_to, export_to_all, find_target, name_problem
 from trainer.models.safetensors_file import header_bytes, read_header
 
 NAME = "lora_te_text_model_encoder_layers_0_mlp_fc1"
@@ -496,6 +496,22 @@ def test_a_picture_of_another_is_not_replaced(webui: Target, lora: Path, preview
     export_to(webui, lora, "cat", preview, overwrite=True)
     assert picture.read_bytes() == preview.read_bytes()
     assert read_header(model).metadata["ss_output_name"] == "cat"
+
+
+def test_several_programs_at_once_or_none(tmp_path: Path, lora: Path, preview: Path) -> None:
+    targets = [found(a1111(tmp_path / "webui")), found(comfyui(tmp_path / "comfy")), found(fooocus(tmp_path / "fooocus"))]
+    theirs = targets[1].lora_folder / "cat.preview.png"
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(Conflict) as caught:
+        export_to_all(targets, lora, "cat", preview)
+    assert caught.value.files == (theirs,)
+    assert not any((target.lora_folder / "cat.safetensors").exists() for target in targets)
+    goals = export_to_all(targets, lora, "cat", preview, overwrite=True)
+    assert goals == tuple(target.lora_folder / "cat.safetensors" for target in targets)
+    with pytest.raises(Conflict, match=r"cat\.safetensors, cat\.preview\.png, .*comfy.*cat\.safetensors"):
+        export_to_all(targets, lora, "cat", preview)
+    with pytest.raises(BadInput):
+        export_to_all(targets, lora, "a/b")
 
 
 def test_a_file_is_not_copied_onto_itself(webui: Target, lora: Path) -> None:

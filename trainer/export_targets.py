@@ -10,7 +10,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from trainer.errors import AthanorError, BadInput
@@ -25,8 +25,8 @@ from trainer.targets.installs import look_for_installs, models_in, well_known_pl
 from trainer.targets.refresh import refresh
 
 __all__ = [
-    "PROGRAMS", "Conflict", "Kind", "Target", "export_to", "find_target", "known_installs", "models_in", "name_problem",
-    "refresh",
+    "PROGRAMS", "Conflict", "Kind", "Target", "export_to", "export_to_all", "find_target", "known_installs", "models_in",
+    "name_problem", "refresh",
 ]  # fmt: skip
 
 # The more particular first: a StabilityMatrix holds other programs, Fooocus has a webui.py too.
@@ -49,9 +49,10 @@ class Conflict(AthanorError):
     exit_code = 2
 
     def __init__(self, files: tuple[Path, ...]) -> None:
-        names = ", ".join(path.name for path in files)
+        folder = files[0].parent
+        names = ", ".join(path.name if path.parent == folder else str(path) for path in files)
         super().__init__(
-            say("In {folder} there is already {names}.", folder=str(files[0].parent), names=names),
+            say("In {folder} there is already {names}.", folder=str(folder), names=names),
             say("Choose another name, or replace what is there."),
         )
         self.files = files
@@ -141,6 +142,31 @@ def name_problem(name: str) -> Message | None:
     return None
 
 
+def export_to_all(
+    targets: Sequence[Target],
+    source: Path,
+    name: str,
+    preview: Path | None = None,
+    activation_text: str = "",
+    preferred_weight: float = 0.0,
+    overwrite: bool = False,
+) -> tuple[Path, ...]:
+    """Place a model in several programs; see `export_to`. A name that is taken in one of them stops all beforehand."""
+    problem = name_problem(name)
+    if problem is not None:
+        raise BadInput(problem)
+    facts = inspect_file(source)
+    taken: list[Path] = []
+    for target in targets:
+        _, folder = _destination(target, source, facts)
+        taken += [path for path in _files(target, folder, source, name, preview) if path.exists()]
+    if taken and not overwrite:
+        raise Conflict(tuple(dict.fromkeys(taken)))
+    return tuple(
+        export_to(target, source, name, preview, activation_text, preferred_weight, overwrite) for target in targets
+    )
+
+
 def export_to(
     target: Target,
     source: Path,
@@ -171,16 +197,15 @@ def export_to(
         raise BadInput(problem)
     facts = inspect_file(source)
     kind, folder = _destination(target, source, facts)
-    goal = folder / f"{name}{source.suffix.lower()}"
-    picture = folder / f"{name}.preview.png" if preview is not None and target.previews else None
+    goal, *pictures = _files(target, folder, source, name, preview)
     if _same(source, goal):
         raise BadInput(say("{path} lies there already.", path=str(goal)), say("Choose another name or folder."))
-    _check_conflict([goal] + ([picture] if picture is not None else []), overwrite)
+    _check_conflict([goal, *pictures], overwrite)
     try:
         _check_space(goal, source.stat().st_size)
         with atomic_path(goal) as temporary:
             _copy_model(source, temporary, kind, name, activation_text, target, goal)
-            if preview is not None and picture is not None:
+            for picture in pictures:
                 _copy_picture(preview, picture)
             card = Card(goal, temporary, kind, facts.family, name, activation_text, preferred_weight)
             for write_notes in target.notes:
@@ -210,6 +235,12 @@ def _destination(target: Target, source: Path, facts: ModelFacts) -> tuple[Kind,
             say("Choose another program, or a plain folder."),
         )
     return kind, folder
+
+
+def _files(target: Target, folder: Path, source: Path, name: str, preview: Path | None) -> list[Path]:
+    """What will lie in a folder: the model, and its picture where there is one and the program shows it."""
+    model = folder / f"{name}{source.suffix.lower()}"
+    return [model, folder / f"{name}.preview.png"] if preview is not None and target.previews else [model]
 
 
 def _same(source: Path, goal: Path) -> bool:
@@ -243,8 +274,9 @@ def _write_error(error: OSError, folder: Path) -> AthanorError:
     return AthanorError(say("Exporting failed at {path}: {reason}.", path=name, reason=error.strerror or str(error)))
 
 
-def _copy_picture(source: Path, goal: Path) -> None:
+def _copy_picture(source: Path | None, goal: Path) -> None:
     """Copy a PNG with all that is written in it. Raises BadInput for another kind of file."""
+    assert source is not None
     with source.open("rb") as handle:
         if handle.read(8) != b"\x89PNG\r\n\x1a\n":
             raise BadInput(say("The preview {path} is not a PNG picture.", path=str(source)))

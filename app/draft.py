@@ -116,7 +116,7 @@ class Draft(QObject):
         self._disk_run: RunFile | None = None
         self._values_checked = Checked(-1, None, ())
         self._checks = Latest(self, self._on_checked)
-        self._disk_checks = Latest(self, self._on_disk_checked)
+        self._disk_checks = Latest(self, self._on_disk_checked, self._on_disk_failed)
         self._saves = Latest(self, lambda _: None)
         self._check_timer = self._timer(CHECK_DELAY_MS, self._check)
         self._save_timer = self._timer(SAVE_DELAY_MS, self._save)
@@ -268,13 +268,19 @@ class Draft(QObject):
         self.file_changed.emit()
 
     def toml(self) -> str:
-        """The run file's text as it would be saved now."""
-        run, _ = check_values(self.values)
+        """The run file's text as it would be saved now; paths in it are absolute, so that it may lie anywhere."""
+        values = absolute_values(self.values, self._base)
+        run, _ = check_values(values)
         if run is not None:
             return to_toml(run)
         import tomli_w
 
-        return tomli_w.dumps({"format": FORMAT, **_without_none(self.values)})
+        return tomli_w.dumps({"format": FORMAT, **_without_none(values)})
+
+    @property
+    def _base(self) -> Path:
+        """Where relative paths begin."""
+        return self.file.parent if self.file else user_folder()
 
     def flush(self) -> None:
         """Write the draft now (the window closes)."""
@@ -328,8 +334,7 @@ class Draft(QObject):
         return [problem for problem in self.problems if problem.place == place or problem.place.startswith(inside)]
 
     def _check(self) -> None:
-        version, values = self.version, copy.deepcopy(self.values)
-        base = self.file.parent if self.file else user_folder()
+        version, values, base = self.version, copy.deepcopy(self.values), self._base
         self._checks.ask(lambda: check(version, values, base))
 
     def _on_checked(self, answer: Checked) -> None:
@@ -346,6 +351,12 @@ class Draft(QObject):
     def _on_disk_checked(self, answer: tuple[int, RunFile, OnDisk]) -> None:
         version, self._disk_run, self.disk = answer
         self._publish(version)
+
+    def _on_disk_failed(self, error: Exception) -> None:
+        """A mistake of ours: nothing is known of the disk, and nobody is kept waiting for it."""
+        self.disk, self._disk_run = OnDisk(), None
+        self._publish(self._values_checked.version)
+        raise error
 
     def _publish(self, version: int | None) -> None:
         """Join both answers; `version` is that of the values they are complete for."""

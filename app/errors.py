@@ -47,13 +47,14 @@ class ErrorHook(QObject):
         report = make_report(error)
         keep_report(report)
         what, todo = describe(error)
-        if what in self._shown:  # the same error again and again (a timer) is said once
+        if what in self._shown:  # the same error again and again (a timer) is said once at a time
             return
         self._shown.add(what)
         box = QMessageBox(QMessageBox.Icon.Warning, tr("Something went wrong"), what, parent=self._window())
         box.setInformativeText(todo)
         copy = box.addButton(tr("Copy report"), QMessageBox.ButtonRole.ActionRole)
         copy.clicked.connect(lambda: copy_text(report))
+        box.finished.connect(lambda _: self._shown.discard(what))
         box.addButton(QMessageBox.StandardButton.Close)
         box.open()
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QMenu, QMessageBox, QWidget
 
 from app import errors, theme
@@ -57,13 +58,17 @@ class RunFiles:
         try:
             self._draft.open(path)
         except AthanorError as error:
-            what, todo = errors.describe(error)
-            box = QMessageBox(QMessageBox.Icon.Warning, tr("Open a run file"), what, parent=self._window)
-            box.setInformativeText(todo)
-            box.open()
+            self._say(tr("Open a run file"), error)
             return False
         self._preferences.remember("recent", str(path))
         return True
+
+    def _say(self, title: str, error: Exception) -> None:
+        what, todo = errors.describe(error)
+        box = QMessageBox(QMessageBox.Icon.Warning, title, what, parent=self._window)
+        box.setInformativeText(todo)
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        box.open()
 
     def try_example(self) -> None:
         """Load the embedded example, ready to start."""
@@ -92,7 +97,11 @@ class RunFiles:
 
     def save_path(self, path: Path) -> None:
         """Write the run file; what is in it is then absolute, so that it may lie anywhere."""
-        self._draft.save(path)
+        try:
+            self._draft.save(path)
+        except OSError as error:
+            self._say(tr("Save"), error)
+            return
         self._preferences.remember("recent", str(path))
 
 

@@ -14,6 +14,8 @@ from app.i18n import tr, translate_trainer
 from app.preferences import Preferences
 from app.widgets.basics import Fold, label
 from trainer.config.fields import Section, settings_of
+from trainer.config.problems import read_section
+from trainer.errors import Problem
 
 
 class WordsEditor(TextEditor):
@@ -62,9 +64,14 @@ class SectionForm(QWidget):
         """What is typed now; may not be valid yet."""
         return {key: editor.value() for key, editor in self._editors.items()}
 
-    def settings(self) -> Section:
-        """The settings. Raises pydantic's ValidationError for what is no valid value."""
-        return self._section(**self.values())
+    def settings(self) -> tuple[Section, list[Problem]]:
+        """The settings, with defaults in place of what is wrong, and what that is."""
+        return read_section(self._section, self.values(), "")
+
+    def name_of(self, problem: Problem) -> str:
+        """What the setting of a problem is called."""
+        key = problem.place.rpartition(".")[2]
+        return next((translate_trainer(info.label) for name, _, info in settings_of(self._section) if name == key), key)
 
 
 def _line(name: str, editor: Editor, tip: str) -> QWidget:

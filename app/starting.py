@@ -7,9 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
-from PySide6.QtWidgets import QMessageBox, QWidget
 
-from app import errors
 from app.i18n import tr
 from app.widgets.strip import Strip
 from app.work import run as in_pool
@@ -28,12 +26,13 @@ class Starter(QObject):
 
     running_changed = Signal()
 
-    def __init__(self, window: QWidget, context: Context) -> None:
-        super().__init__(window)
-        self._window, self._context = window, context
+    def __init__(self, parent: QObject, context: Context) -> None:
+        super().__init__(parent)
+        self._context = context
         self._runs: Runs | None = None
         self._wanted: list[Callable[[Runs], object]] = []
-        self._waiting = False
+        self._waiting = False  # for the checks
+        self._is_beginning = False  # a worker is being started
         context.draft.checked.connect(self._go_on)
 
     # ---- the runs, whose module brings numpy: imported in the pool ----
@@ -61,9 +60,10 @@ class Starter(QObject):
     def _make_runs(self, module: Any) -> None:
         if self._runs is None:
             self._runs = module.Runs(self._context.preferences, self)
-            self._runs.current_changed.connect(self.running_changed)
             self._runs.progressed.connect(self.running_changed)
-            self._runs.start_failed.connect(self._show_failure)
+            self._runs.current_changed.connect(self._on_begun)
+            self._runs.start_failed.connect(self._on_begun)
+            self._runs.start_failed.connect(lambda _: self._context.open_page("run"))  # it says why
             self._context.runs = self._runs
         wanted, self._wanted = self._wanted, []
         for action in wanted:
@@ -85,9 +85,10 @@ class Starter(QObject):
         """Start the draft's run as soon as its checks are complete; with errors, go to the review."""
         if self.is_running:
             self._context.open_page("run")
-            return
-        self._waiting = True
-        self._context.draft.check_again()
+        elif not self._waiting and not self._is_beginning:
+            self._waiting = True
+            self._context.draft.check_again()
+            self.running_changed.emit()
 
     def stop(self) -> None:
         """Ask the run to save and end."""
@@ -100,17 +101,16 @@ class Starter(QObject):
             return
         self._waiting = False
         run = draft.run
-        if run is None:
-            self._context.open_page("review")
-            return
-        self.with_runs(lambda runs: runs.start(run))
-        self._context.open_page("run")
+        if run is not None:
+            self._is_beginning = True
+            self.with_runs(lambda runs: runs.start(run))
+        self.running_changed.emit()
+        self._context.open_page("review" if run is None else "run")
 
-    def _show_failure(self, error: Exception) -> None:
-        what, todo = errors.describe(error)
-        box = QMessageBox(QMessageBox.Icon.Warning, tr("Start"), what, parent=self._window)
-        box.setInformativeText(todo)
-        box.open()
+    def _on_begun(self, _: object = None) -> None:
+        """A run is there, or could not be started."""
+        self._is_beginning = False
+        self.running_changed.emit()
 
     # ---- the strip ----
 
@@ -118,7 +118,7 @@ class Starter(QObject):
         """Show the run that goes on in the strip, or the draft's figures if none does."""
         run = self._runs.current if self._runs is not None else None
         if run is None or not run.is_active:
-            strip.show_draft()
+            strip.show_draft(is_starting=self._waiting or self._is_beginning)
             return
         history = run.history
         loss = float(history.column(_loss_column())[-1]) if history.num_rows else None

@@ -106,9 +106,12 @@ def wait_for_all(seconds: float = 10) -> None:
 class Latest(QObject):
     """Runs one question at a time; while it runs only the newest further one is kept. Answers arrive in order."""
 
-    def __init__(self, owner: QObject, done: Callable[[Any], None]) -> None:
+    def __init__(
+        self, owner: QObject, done: Callable[[Any], None], failed: Callable[[Exception], None] | None = None
+    ) -> None:
+        """Without `failed` an error is raised on the window's thread."""
         super().__init__(owner)
-        self._done = done
+        self._done, self._on_failed = done, failed
         self._busy = False
         self._next: Callable[[], Any] | None = None
 
@@ -130,7 +133,9 @@ class Latest(QObject):
 
     def _failed(self, error: Exception) -> None:
         self._go_on()
-        raise error
+        if self._on_failed is None:
+            raise error
+        self._on_failed(error)
 
     def _go_on(self) -> None:
         self._busy = False

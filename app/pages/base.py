@@ -28,6 +28,7 @@ class Context:
     preferences: Preferences
     machine: Machine
     slices: Slices
+    tagger: Any = None  # app.tagger_process.TaggerProcess, while one is at work
     runs: Any = None  # app.runs.Runs, made when it is first needed
     jobs: Any = None  # app.tool_jobs.Jobs
     open_page: Callable[[str], object] = field(default=lambda key: None)

@@ -47,7 +47,7 @@ class ImagesPage(FoldersPage):
         self.tag_button = button(tr("Write captions with a tagger…"), self._open_tagger, icon="wand-sparkles")
         captions.add(self.tag_button)
         self.add(self.tagger)
-        self.tagger.hide()
+        self.tagger.reopen()
         self.folders.reported.connect(self._show_histogram)
         self.draft.edited.connect(self._follow)
         self._follow()

@@ -260,6 +260,7 @@ class Invitation(QFrame):
         column.setSpacing(theme.px(12))
         sign = QLabel()
         sign.setPixmap(theme.pixmap(icon, "accent", 36))
+        column.addStretch(1)
         column.addWidget(sign, 0, Qt.AlignmentFlag.AlignHCenter)
         text = label(sentence, wrap=True)
         text.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -272,6 +273,7 @@ class Invitation(QFrame):
             line.addWidget(made)
         line.addStretch(1)
         column.addLayout(line)
+        column.addStretch(1)
 
     def dragEnterEvent(self, event) -> None:  # type: ignore[no-untyped-def]
         set_flag(self, "drop", accept_paths(event))

@@ -76,6 +76,7 @@ class FolderCard(EntryCard):
         self._is_reg = section == "regularization"
         self.report: FolderReport | None = None
         self._question: Question | None = None
+        self._named: list[tuple[QWidget, str]] = []  # what takes the keyboard, and what it is
         self._shown_remarks: list[tuple[str, str]] = []
         self._asks = Latest(self, self._take_first)
         self._second_looks = Latest(self, self._take_second)
@@ -91,6 +92,7 @@ class FolderCard(EntryCard):
         self.kind = label(tr("class pictures"), "chip") if self._is_reg else label(tr("training"), "chip-accent")
         show = tool_button("external-link", tr("Open the folder"), self._open, role="muted")
         remove = tool_button("trash-2", tr("Take out of the list (nothing is deleted)"), self._remove, role="muted")
+        self._named += [(widget, widget.toolTip()) for widget in (self.switch, show, remove)]
         top = row(self.switch, self.name, self.kind, show, remove)
         top.setStretch(1, 1)
         self.body.addLayout(top)
@@ -116,7 +118,7 @@ class FolderCard(EntryCard):
         repeats_name, words_name = label(tr("Repeats")), label(tr("Words"))
         for name, editor in ((repeats_name, self.repeats), (words_name, self.words)):
             name.setBuddy(editor.field())
-            editor.field().setAccessibleName(name.text())
+            self._named.append((editor.field(), name.text()))
         helps = {key: translate_trainer(info.help) for key, _, info in settings_of(Folder)}
         self.repeats.setToolTip(helps["repeats"])
         self.words.setToolTip(helps["caption"])
@@ -135,7 +137,10 @@ class FolderCard(EntryCard):
         path = str(entry.get("path", ""))
         enabled = entry.get("enabled", True) is not False
         self.switch.setChecked(enabled)
-        self.name.setText(Path(path).name or path or tr("No folder chosen"))
+        name = Path(path).name or path or tr("No folder chosen")
+        self.name.setText(name)
+        for widget, what in self._named:
+            widget.setAccessibleName(f"{name}: {what}")
         self.path.setText(path)
         self.repeats.set_value(entry.get("repeats"))
         self.words.set_value(entry.get("caption", ""))

@@ -13,12 +13,23 @@ from dataclasses import dataclass
 
 import numpy as np
 from PySide6.QtCore import QLineF, QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QPen, QPixmap, QPolygonF, QResizeEvent
+from PySide6.QtGui import (
+    QFontMetrics,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QPixmap,
+    QPolygonF,
+    QResizeEvent,
+)
 from PySide6.QtWidgets import QWidget
 
 from app import theme
 from app.journal import Floats, band, thinned
 
+KEY_STEP = 8  # design pixels that a key moves the pointer
 MOST_LOOKED_AT = 5000  # values of a faint curve from which the range of the axis is told
 
 
@@ -56,6 +67,8 @@ class View:
 class Plot(QWidget):
     """See the module. Drag to look closer at a stretch of steps, double-click for all of them.
 
+    By keys: Left and Right move the pointer, plus looks closer at where it is, minus and Escape show all.
+
     Signals:
         pointed(float): the pointer is at this step; nan when it has left.
     """
@@ -66,6 +79,7 @@ class Plot(QWidget):
         super().__init__()
         self.setAccessibleName(name)
         self.setMouseTracking(True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setMinimumSize(theme.px(240), theme.px(160))
         self.setCursor(Qt.CursorShape.CrossCursor)
         self.log_scale = False
@@ -135,6 +149,9 @@ class Plot(QWidget):
         painter = QPainter(self)
         painter.drawPixmap(0, 0, self._drawn)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        if self.hasFocus():
+            painter.setPen(theme.qcolour("accent"))
+            painter.drawRoundedRect(QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5), theme.px(4), theme.px(4))
         painter.setClipRect(view.area.adjusted(0, -1, 1, 1))
         self._draw_pointer(painter, view)
 
@@ -310,10 +327,34 @@ class Plot(QWidget):
 
     # ---- pointer ----
 
-    def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        self._pointer = event.position().x()
-        self.pointed.emit(self.view().x_of(self._pointer))
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        area = self.view().area
+        pointer = area.center().x() if self._pointer is None else self._pointer
+        moves = {Qt.Key.Key_Left: -KEY_STEP, Qt.Key.Key_Right: KEY_STEP}
+        key = Qt.Key(event.key())
+        if key in moves:
+            self._point(min(area.right(), max(area.left(), pointer + theme.px(moves[key]))))
+        elif key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal):
+            middle, span = self.view().x_of(pointer), (self.view().right - self.view().left) / 4
+            self._zoom_to(middle - span, middle + span)
+        elif key in (Qt.Key.Key_Minus, Qt.Key.Key_Escape) and self._zoom is not None:
+            self._zoom = None
+            self._draw_again()
+        else:
+            super().keyPressEvent(event)
+
+    def _point(self, pixel: float) -> None:
+        self._pointer = pixel
+        self.pointed.emit(self.view().x_of(pixel))
         self.update()
+
+    def _zoom_to(self, left: float, right: float) -> None:
+        left = min(max(0.0, left), self._end - 1)
+        self._zoom = (left, min(self._end, max(right, left + 1)))
+        self._draw_again()
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        self._point(event.position().x())
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
         if event.button() == Qt.MouseButton.LeftButton:
@@ -324,8 +365,7 @@ class Plot(QWidget):
         if start is not None and abs(event.position().x() - start) > theme.px(8):
             view = self.view()
             left, right = sorted((view.x_of(start), view.x_of(event.position().x())))
-            self._zoom = (max(0.0, left), min(self._end, max(right, left + 1)))
-            self._draw_again()
+            self._zoom_to(left, right)
         self.update()
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:

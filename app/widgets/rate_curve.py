@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QFontMetricsF, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
+from PySide6.QtGui import QFontMetricsF, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 from PySide6.QtWidgets import QSizePolicy, QWidget
 
 from app import theme
@@ -16,6 +16,7 @@ from trainer.optim.curves import multiplier, restart_steps
 
 HEIGHT = 248
 POINTS = 400
+KEY_STEP = 8  # design pixels that a key moves the crosshair
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class RateCurve(QWidget):
         self.setFixedHeight(theme.px(HEIGHT))
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setMouseTracking(True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.setAccessibleName(tr("Learning rates over the run"))
 
     def show_curve(self, curve: Curve) -> None:
@@ -92,6 +94,9 @@ class RateCurve(QWidget):
         for _, colour, rate in self.curve.rates:
             self._paint_rate(painter, colour, rate)
         self._paint_legend(painter, self.curve)
+        if self.hasFocus():
+            painter.setPen(theme.qcolour("accent"))
+            painter.drawRoundedRect(QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5), theme.px(4), theme.px(4))
         if self._mouse_x is not None and not self._below_mouse(self._mouse_x):
             self._paint_crosshair(painter, self.curve, self._mouse_x)
 
@@ -167,6 +172,17 @@ class RateCurve(QWidget):
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         self._mouse_x = event.position().x()
+        self.update()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Left and Right move what the mouse moves."""
+        moves = {Qt.Key.Key_Left: -KEY_STEP, Qt.Key.Key_Right: KEY_STEP}
+        key, area = Qt.Key(event.key()), self._area()
+        if key not in moves:
+            super().keyPressEvent(event)
+            return
+        x = area.center().x() if self._mouse_x is None else self._mouse_x
+        self._mouse_x = min(area.right(), max(area.left(), x + theme.px(moves[key])))
         self.update()
 
     def leaveEvent(self, event) -> None:  # type: ignore[no-untyped-def]

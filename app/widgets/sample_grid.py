@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QRect, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QFocusEvent, QHelpEvent, QImage, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
+from PySide6.QtWidgets import QScrollArea, QSizePolicy, QToolTip, QWidget
 
 from app import theme
 from app.i18n import tr
@@ -111,7 +111,8 @@ class SampleGrid(QWidget):
     def _image(self, sample: Sample) -> QImage | None:
         """The picture: live from the worker until the file is read."""
         assert self._folder is not None
-        image = shared().get(self._folder.path / sample.file, theme.px(self._cell), self._repaint.start)
+        side = round(theme.px(self._cell) * self.devicePixelRatioF())
+        image = shared().get(self._folder.path / sample.file, side, self._repaint.start)
         if image is not None and not image.isNull():
             return image
         data = self._history.thumbnails.get(sample.file)
@@ -159,13 +160,25 @@ class SampleGrid(QWidget):
             column = min(max(0, self._focus[0] + moves[key][0]), len(self._steps) - 1)
             line = min(max(0, self._focus[1] + moves[key][1]), len(self._indices) - 1)
             self._focus = (column, line)
-            self.update()
+            self._show_focus()
         else:
             super().keyPressEvent(event)
 
+    def _show_focus(self) -> None:
+        """Bring the focused picture into view, and say which it is."""
+        sample = self._sample(*self._focus)
+        words = f"{step_words(sample.step)}: {sample.prompt}" if sample is not None else ""
+        self.setAccessibleDescription(words)
+        viewport = self.parentWidget()
+        area = viewport.parentWidget() if viewport is not None else None
+        if isinstance(area, QScrollArea):
+            place = self.cell_rect(*self._focus)
+            area.ensureVisible(place.center().x(), place.center().y(), place.width(), place.height())
+        self.update()
+
     def focusInEvent(self, event: QFocusEvent) -> None:
         super().focusInEvent(event)
-        self.update()
+        self._show_focus()
 
     def focusOutEvent(self, event: QFocusEvent) -> None:
         super().focusOutEvent(event)

@@ -169,9 +169,11 @@ class Strip(QFrame):
             parts.append(tr("loss {loss}", loss=f"{loss:.4f}"))
         self.details.setText(" · ".join(parts))
 
-    def show_draft(self) -> None:
-        """No run goes on: back to the figures of the draft."""
+    def show_draft(self, *, is_starting: bool = False) -> None:
+        """No run goes on: back to the figures of the draft. `is_starting`: Start was pressed, and it is being checked."""
         self._stack.setCurrentIndex(0)
+        self.start.setEnabled(not is_starting)
+        self.start.setText(f" {tr('Starting…') if is_starting else tr('Start')}")
 
 
 def _primary(text: str, icon: str, pressed: Callable[[], object]) -> QPushButton:

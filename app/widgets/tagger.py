@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from app import errors, theme
 from app.editors import ignore_wheel
+from app.form import problem_text
 from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace, Context
 from app.path_editor import PathEditor
@@ -18,6 +19,9 @@ from app.section_form import SectionForm
 from app.widgets.basics import Card, ProgressBar, button, label, row, set_role, tool_button
 from app.words import time_words
 from trainer.errors import BadInput
+
+if TYPE_CHECKING:
+    from app.tagger_process import TaggerProcess
 
 
 class TaggerCard(Card):
@@ -32,15 +36,23 @@ class TaggerCard(Card):
     def __init__(self, context: Context, folders: Callable[[], list[Path]]) -> None:
         super().__init__(tr("Write captions with a tagger"))
         self.context, self._folders = context, folders
-        self._process: Any = None
+        self._process: TaggerProcess | None = None
         self._built = False
-        self._skipped = 0
         self.heading_row.addWidget(tool_button("x", tr("Close"), self.hide, role="muted"))
 
     def open(self) -> None:
         if not self._built:
             self._built = True
             self._build()
+
+    def reopen(self) -> None:
+        """Show a tagger that has been at work since before the window was built anew; else nothing."""
+        running = self.context.tagger
+        is_at_work = running is not None and running.is_running
+        self.setVisible(is_at_work)
+        if is_at_work:
+            self.open()
+            self._attach(running)
 
     def _build(self) -> None:
         from captioners.catalog import WriteSettings, cards
@@ -122,27 +134,31 @@ class TaggerCard(Card):
 
     def start(self) -> None:
         """Run it over all folders in use."""
-        from pydantic import ValidationError
-
         from app.tagger_process import TaggerProcess
+        from captioners.catalog import WriteSettings
 
         assert self.settings is not None
-        try:
-            settings, writing = self.settings.settings(), self.writing.settings()
-        except ValidationError as error:
-            field = str(error.errors()[0]["loc"][0])
-            text = tr("The value of {setting} cannot be used: {reason}", setting=field, reason=error.errors()[0]["msg"])
-            self.banner.show_banner(text, "problem")
-            return
+        for form in (self.settings, self.writing):
+            _, problems = form.settings()
+            if problems:
+                text = f"{form.name_of(problems[0])}: {problem_text(problems[0])}"
+                self.banner.show_banner(text, "problem")
+                return
+        settings, writing = self.settings.settings()[0], self.writing.settings()[0]
+        assert isinstance(writing, WriteSettings)
         model = Path(str(self.model.value()))
         self.context.preferences.remember("taggers", str(model))
         self.banner.show_banner("")
-        self._skipped = 0
-        self._process = TaggerProcess(self)
-        self._process.reported.connect(self._on_event)
-        self._process.ended.connect(self._on_ended)
-        self._process.start(self._card().name, model, self._folders(), settings, writing)
+        process = TaggerProcess(self.context.draft)  # which stays when language or theme change, as this card does not
+        self._attach(process)
+        process.start(self._card().name, model, self._folders(), settings, writing)
         self.state.setText(tr("Opening the model…"))
+
+    def _attach(self, process: TaggerProcess) -> None:
+        """Follow a tagger that is at work."""
+        self._process = self.context.tagger = process
+        process.reported.connect(self._on_event)
+        process.ended.connect(self._on_ended)
         self.bar.show_progress(0, 0)
         self.last.setText("")
         self._show_running(True)
@@ -172,8 +188,6 @@ class TaggerCard(Card):
                 self.state.setText(" · ".join(filter(None, (text, left))))
             case "captioned":
                 self.last.setText(f"{Path(event.picture).name}: {event.caption}")
-            case "skipped":
-                self._skipped += 1
             case "finished":
                 text = translate_message(event.message)
                 if event.backups:
@@ -185,6 +199,9 @@ class TaggerCard(Card):
 
     def _on_ended(self, code: int, tail: str) -> None:
         self._show_running(False)
+        if self._process is not None:
+            self._process.deleteLater()
+        self._process = self.context.tagger = None
         if code not in (0, 130) and self.banner.banner is None:
             text = tr("The tagger ended with code {code}.", code=code)
             copy = (tr("Copy report"), lambda: errors.copy_text(tail))

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 from PySide6.QtWidgets import QLabel
 
+from app.editors import NumberEditor
 from app.main_window import MainWindow
 from app.pages.images import ImagesPage
 from app.widgets.folder_card import FolderCard
@@ -118,3 +119,50 @@ def test_a_tagger_writes_the_missing_captions(window: MainWindow, awkward: Path,
     assert "written" in tagger.banner.banner.text.text()
     card = page.folders.cards[0]
     wait(lambda: card.report is not None and not card.report.captions_missing)
+
+
+def test_a_tagger_goes_on_when_the_window_is_built_anew(window: MainWindow, tmp_path: Path, wait: Wait) -> None:
+    folder = kohya_folder(tmp_path)
+    page = images_page(window)
+    page.folders.add_paths([str(folder)])
+    wait(lambda: page.folders.picture_folders())
+    page.tag_button.click()
+    page.tagger.model.set_value(str(save_model(tmp_path / "model")))
+    page.tagger.start()
+    assert page.tagger.is_running
+    window.rebuild()
+    again = images_page(window).tagger
+    assert again is not page.tagger and again.is_running and again.isVisible()
+    wait(lambda: not again.is_running, 120)
+    assert (folder / "1.txt").exists()
+    assert window.context.tagger is None
+
+
+def test_a_tagger_setting_that_is_wrong_is_named_in_words(window: MainWindow, tmp_path: Path, wait: Wait) -> None:
+    page = images_page(window)
+    page.folders.add_paths([str(kohya_folder(tmp_path))])
+    wait(lambda: page.folders.picture_folders())
+    page.tag_button.click()
+    tagger = page.tagger
+    tagger.model.set_value(str(save_model(tmp_path / "model")))
+    assert tagger.settings is not None
+    key, editor = next((key, one) for key, one in tagger.settings._editors.items() if isinstance(one, NumberEditor))
+    editor.edit.setText("much")
+    tagger.start()
+    assert not tagger.is_running and tagger.banner.banner is not None
+    text = tagger.banner.banner.text.text()
+    assert "A number is needed" in text and key not in text
+
+
+def test_cards_come_piece_by_piece_and_follow_undo_meanwhile(window: MainWindow, tmp_path: Path, wait: Wait) -> None:
+    page = images_page(window)
+    folders = [tmp_path / f"{number}" for number in range(8)]
+    for folder in folders:
+        folder.mkdir()
+    page.folders.add_paths([str(folder) for folder in folders])
+    assert len(page.folders._built) < 8, "all at once would hold the window up"
+    window.draft.set("images.folders", page.folders.entries[:3])
+    wait(lambda: len(page.folders._built) == 3)
+    assert [card.name.text() for card in page.folders.cards] == ["0", "1", "2"]
+    window.undo()
+    wait(lambda: len(page.folders._built) == 8)

@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QImage
+from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication
 
 from app import theme
@@ -90,6 +92,22 @@ def test_the_pointer_moves_over_a_kept_picture(plot: Plot) -> None:
     assert plot._drawn is kept
     plot.show_curves([Curve("a", x, 2 * x, "info")], end=100)
     assert plot._drawn is None
+
+
+def test_the_plot_is_used_by_keys_too(plot: Plot) -> None:
+    x = np.arange(1001.0)
+    plot.show_curves([Curve("a", x, x, "info")], end=1000)
+    seen: list[float] = []
+    plot.pointed.connect(seen.append)
+    for key in (Qt.Key.Key_Right, Qt.Key.Key_Right, Qt.Key.Key_Left):
+        QTest.keyClick(plot, key)
+    assert len(seen) == 3 and seen[1] > seen[0] > 500 and abs(seen[2] - seen[0]) < 1
+    QTest.keyClick(plot, Qt.Key.Key_Plus)
+    view = plot.view()
+    assert view.left > 200 and view.right < 800
+    plot.grab()
+    QTest.keyClick(plot, Qt.Key.Key_Escape)
+    assert (plot.view().left, plot.view().right) == (0, 1000)
 
 
 def rate_names(plan_rates: tuple[str, ...], rates: tuple[float, ...]) -> list[str]:

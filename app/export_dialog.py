@@ -1,4 +1,4 @@
-"""Place a LoRA of a run into a WebUI: which file, where to, under which name, with which picture and words."""
+"""Place a LoRA of a run into one program or several: which file, where to, its name, picture and words."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme, work
-from app.editors import ignore_wheel
+from app.editors import Switch, ignore_wheel
 from app.errors import describe
 from app.i18n import tr, translate_message
 from app.pages.base import BannerPlace
@@ -29,9 +29,15 @@ from app.preferences import Preferences
 from app.widgets.basics import button, label, row, set_role, tool_button
 from app.widgets.picture_view import PictureView
 from trainer.errors import AthanorError
-from trainer.export_targets import Conflict, Target, export_to, find_target, name_problem
+from trainer.export_targets import Conflict, Target, export_to_all, find_target, known_installs, name_problem
+from trainer.messages import Message
+from trainer.targets.refresh import USUAL_ADDRESS, bare, refresh
 
 TARGETS = "export_targets"  # preference: folders, the last used first
+ALSO = "export_also"  # preference: which of them were taken along the last time
+REFRESH = "export_refresh"  # preference: ask a running WebUI to look again
+ADDRESS = "webui_address"  # preference: where it answers
+MOST_OTHERS = 6
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class ExportDialog(QDialog):
     """See the module. Everything slow happens in the pool.
 
     Signals:
-        exported(Path): the LoRA lies there now.
+        exported(Path): the LoRA lies there now; once for each program.
     """
 
     exported = Signal(object)
@@ -59,6 +65,7 @@ class ExportDialog(QDialog):
         self.setMinimumWidth(theme.px(620))
         self._preferences, self._offer = preferences, offer
         self._target: Target | None = None
+        self._others: list[tuple[Switch, Target]] = []
         self._picture = len(offer.pictures) - 1
         self._latest = work.Latest(self, self._show_target)
         self._build()
@@ -67,6 +74,7 @@ class ExportDialog(QDialog):
         self._look_at_target()
         self._suggest_name()
         self._show_picture()
+        work.run(self, lambda: _known_targets(known), self._show_others)
 
     def _build(self) -> None:
         self.file = QComboBox()
@@ -92,6 +100,13 @@ class ExportDialog(QDialog):
         self.weight.setValue(0)
         for box in (self.file, self.weight):
             ignore_wheel(box)
+        self.refresh = Switch(tr("Let a running WebUI show it at once"))
+        self.refresh.setToolTip(tr("Asks the WebUI to read its list anew. It must have been started with --api."))
+        self.refresh.setChecked(self._preferences.get(REFRESH, False))
+        self.address = QLineEdit(self._preferences.get(ADDRESS, USUAL_ADDRESS))
+        self.address.setAccessibleName(tr("Address of the WebUI"))
+        self.address.setToolTip(tr("With a user and password: http://user:password@host:port. They are not remembered."))
+        self.refresh.toggled.connect(lambda _: self._show_refresh())
         self.banner = BannerPlace()
         across = QHBoxLayout()
         across.addLayout(self._form(), 1)
@@ -110,10 +125,17 @@ class ExportDialog(QDialog):
         form.addRow(label(tr("File")), self.file)
         form.addRow(label(tr("Into")), self.target)
         form.addRow("", self.found)
+        self.also = QWidget()
+        self._also_column = QVBoxLayout(self.also)
+        self._also_column.setContentsMargins(0, 0, 0, 0)
+        self._also_label = label(tr("Also into"))
+        form.addRow(self._also_label, self.also)
         form.addRow(label(tr("Name")), self.name)
         form.addRow("", self.name_remark)
         form.addRow(label(tr("Activation text")), self.words)
         form.addRow(label(tr("Preferred weight")), self.weight)
+        form.addRow("", self.refresh)
+        form.addRow("", self.address)
         return form
 
     def _picture_chooser(self) -> QVBoxLayout:
@@ -139,21 +161,35 @@ class ExportDialog(QDialog):
         source = self._offer.files[self.file.currentIndex()]
         picture = self._offer.pictures[self._picture] if self._picture >= 0 else None
         name, words, weight = self.name.text(), self.words.text().strip(), self.weight.value()
+        targets = [target, *(other for box, other in self._others if box.isChecked() and not box.isHidden())]
+        address = self.address.text().strip() if self.refresh.isChecked() and any(each.api for each in targets) else ""
         self.export.setEnabled(False)
         self.banner.show_banner("")
-        work.run(
-            self,
-            lambda: export_to(target, source, name, picture, words, weight, overwrite),
-            self._done,
-            self._failed,
-        )
 
-    def _done(self, path: Path) -> None:
-        assert self._target is not None
-        self._preferences.remember(TARGETS, str(self._target.root))
+        def place() -> tuple[tuple[Path, ...], Message | None]:
+            paths = export_to_all(targets, source, name, picture, words, weight, overwrite)
+            return paths, refresh(address, "lora") if address else None
+
+        work.run(self, place, lambda answer: self._done(targets, bool(address), *answer), self._failed)
+
+    def _done(self, targets: Sequence[Target], asked: bool, paths: Sequence[Path], note: Message | None) -> None:
+        for target in reversed(targets):
+            self._preferences.remember(TARGETS, str(target.root))
+        self._preferences.set(ALSO, [str(target.root) for target in targets[1:]])
+        self._preferences.set(REFRESH, self.refresh.isChecked())
+        self._preferences.set(ADDRESS, bare(self.address.text()))
         self.export.setEnabled(True)
-        self.banner.show_banner(tr("{file} is there. Refresh the program's list of LoRAs.", file=str(path)), "good")
-        self.exported.emit(path)
+        self.banner.show_banner(self._result(paths, asked, note), "good" if note is None else "warning")
+        for path in paths:
+            self.exported.emit(path)
+
+    def _result(self, paths: Sequence[Path], asked: bool, note: Message | None) -> str:
+        """What has happened, in a sentence or two."""
+        files = ", ".join(map(str, paths))
+        there = tr("{file} is there.", file=files)
+        if note is not None:
+            return f"{there} {translate_message(note)}"
+        return there if asked else tr("{file} is there. Refresh the program's list of LoRAs.", file=files)
 
     def _failed(self, error: Exception) -> None:
         self.export.setEnabled(True)
@@ -170,6 +206,35 @@ class ExportDialog(QDialog):
         folder = str(self.target.value() or "")
         self._latest.ask(lambda: (folder, find_target(Path(folder)) if folder else None))
 
+    def _show_others(self, known: Sequence[Target]) -> None:
+        """A box for each other program that was used before or found on this machine."""
+        chosen = self._preferences.get(ALSO, [])
+        for target in known[: MOST_OTHERS + 1]:
+            name = target.root.name
+            text = f"{target.program} ({name})" if target.program not in ("", name) else name
+            box = Switch(text, toolTip=str(target.lora_folder))
+            box.setChecked(str(target.root) in chosen)
+            box.toggled.connect(lambda _: self._show_refresh())
+            self._also_column.addWidget(box)
+            self._others.append((box, target))
+        self._show_which_others()
+
+    def _show_which_others(self) -> None:
+        """All but the one that is the target already."""
+        for box, target in self._others:
+            box.setVisible(self._target is None or target.lora_folder != self._target.lora_folder)
+        any_other = any(not box.isHidden() for box, _ in self._others)
+        self.also.setVisible(any_other)
+        self._also_label.setVisible(any_other)
+        self._show_refresh()
+
+    def _show_refresh(self) -> None:
+        """The switch only where a program knows the call."""
+        others = [target for box, target in self._others if box.isChecked() and not box.isHidden()]
+        able = any(target is not None and target.api for target in (self._target, *others))
+        self.refresh.setVisible(able)
+        self.address.setVisible(able and self.refresh.isChecked())
+
     def _show_target(self, answer: tuple[str, Target | None]) -> None:
         folder, self._target = answer
         if self._target is not None:
@@ -185,6 +250,7 @@ class ExportDialog(QDialog):
             text = tr("Choose the folder that the program was installed in.")
             set_role(self.found, "small")
         self.found.setText(text)
+        self._show_which_others()
         self._check_name()
 
     def _suggest_name(self) -> None:
@@ -208,3 +274,9 @@ class ExportDialog(QDialog):
     def _show_picture(self) -> None:
         path = self._offer.pictures[self._picture] if self._picture >= 0 else None
         self.picture.show_file(path, path.name if path else tr("no picture"))
+
+
+def _known_targets(used: Sequence[str]) -> list[Target]:
+    """The targets used before and those found on this machine, each folder once. Pool thread."""
+    before = [target for folder in used if (target := find_target(folder)) is not None]
+    return list({target.lora_folder: target for target in (*before, *known_installs(used))}.values())

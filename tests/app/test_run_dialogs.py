@@ -52,6 +52,58 @@ def test_an_export_lies_where_the_program_looks_and_is_remembered(app: QApplicat
     parent.deleteLater()
 
 
+def test_several_programs_at_once(
+    app: QApplication, wait: Wait, offer: Offer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+    comfy = tmp_path / "ComfyUI"
+    (comfy / "comfy").mkdir(parents=True)
+    (comfy / "main.py").write_text("", encoding="utf-8")
+    preferences, parent = Preferences(), QWidget()
+    preferences.set(TARGETS, [offer.target, str(comfy)])
+    asked: list[str] = []
+    monkeypatch.setattr("app.export_dialog.refresh", lambda address, kind: asked.append(address))
+    dialog = ExportDialog(parent, preferences, offer)
+    wait(lambda: dialog.export.isEnabled() and bool(dialog._others))
+    boxes = {target.program: box for box, target in dialog._others if not box.isHidden()}
+    assert set(boxes) == {"ComfyUI"} and not boxes["ComfyUI"].isChecked()
+    assert not dialog.refresh.isHidden() and dialog.address.isHidden()
+    boxes["ComfyUI"].setChecked(True)
+    dialog.refresh.setChecked(True)
+    dialog.address.setText("http://me:secret@127.0.0.1:7861")
+    exported: list[Path] = []
+    dialog.exported.connect(exported.append)
+    dialog.start(False)
+    wait(lambda: dialog.banner.banner is not None)
+    assert exported == [Path(offer.target) / "models/Lora/猫.safetensors", comfy / "models/loras/猫.safetensors"]
+    assert all(path.is_file() for path in exported) and asked == ["http://me:secret@127.0.0.1:7861"]
+    preferences.flush()
+    assert "secret" not in preferences.path.read_text(encoding="utf-8")
+    again = ExportDialog(parent, Preferences(), offer)
+    wait(lambda: bool(again._others))
+    assert [target.program for box, target in again._others if box.isChecked()] == ["ComfyUI"]
+    assert again.refresh.isChecked() and again.address.text() == "http://127.0.0.1:7861"
+    parent.deleteLater()
+
+
+def test_a_webui_that_does_not_answer_is_a_note(
+    app: QApplication, wait: Wait, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer.messages import say
+
+    monkeypatch.setattr("app.export_dialog.refresh", lambda address, kind: say("Nobody answers."))
+    parent = QWidget()
+    dialog = ExportDialog(parent, Preferences(), offer)
+    wait(lambda: dialog.export.isEnabled())
+    dialog.refresh.setChecked(True)
+    dialog.start(False)
+    wait(lambda: dialog.banner.banner is not None)
+    text = dialog.banner.banner.text.text()
+    assert "is there" in text and "Nobody answers." in text
+    assert (Path(offer.target) / "models/Lora/猫.safetensors").is_file()
+    parent.deleteLater()
+
+
 def test_a_folder_that_is_no_webui_and_a_bad_name_can_not_be_exported_to(
     app: QApplication, wait: Wait, offer: Offer, tmp_path: Path
 ) -> None:

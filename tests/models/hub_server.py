@@ -24,6 +24,7 @@ class Hub:
     commit: str = "c" * 40
     revisions: tuple[str, ...] = ("main", "v2")
     gated: bool = False
+    gated_files: bool = False  # as the hub does it: everybody may see the list
     token: str = ""  # wanted for everything
     error: int = 0  # answered to everything
     page: str = ""  # an HTML page answered to everything
@@ -127,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _resolve(self, repo: str, revision: str, name: str, with_body: bool) -> None:
         hub = self.hub
         data = hub.repos.get(repo, {}).get(name)
+        if hub.gated_files:
+            return self._send(401, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "Please log in."})
         if data is None or revision not in (*hub.revisions, hub.commit):
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
         headers = {"X-Repo-Commit": hub.commit}

@@ -212,6 +212,7 @@ def test_a_model_is_fetched_and_then_used_without_a_call(server: Hub, request: p
     assert fetch(hub_id, quiet) == path
     assert look_up(hub_id).path == path
     assert look_up(HubId(REPO, revision=server.commit)).path == path
+    assert hub.local(REPO) == path and hub.local("someone/none") == Path("someone/none")
     assert hub.pinned(look_up(hub_id)) == f"{REPO}@{server.commit}"
     assert look_up(HubId(REPO, revision="v2")).path is None
 
@@ -359,6 +360,7 @@ def test_the_token_goes_to_the_hub_alone(server: Hub, monkeypatch: pytest.Monkey
         ({}, HubId(REPO, revision="v9"), "no version of that name"),
         ({}, HubId(REPO, "none.safetensors"), "no file none.safetensors"),
         ({"gated": True}, HubId(REPO), "accepted its terms"),
+        ({"gated_files": True}, HubId(REPO), "accepted its terms"),
         ({"error": 403}, HubId(REPO), "does not give"),
         ({"error": 404}, HubId(REPO), "There is no model"),
         ({"error": 429}, HubId(REPO), "asked too often"),

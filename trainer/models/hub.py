@@ -185,6 +185,13 @@ def _files(folder: Path) -> Iterable[Path]:
             yield path
 
 
+def local(text: str) -> Path:
+    """The path that a setting means on this disk: of an id in a cache the model there, else what it says."""
+    hub_id = parse(text)
+    found = look_up(hub_id).path if hub_id is not None else None
+    return found or Path(text)
+
+
 def shown_name(path: Path) -> str:
     """What a model is called in metadata and lists: of one in a cache its id, else the name of its file or folder."""
     for above in (path, *path.parents):

@@ -20,6 +20,7 @@ from trainer.errors import BadInput, RunFailed
 from trainer.ipc import events
 from trainer.ipc.events import Command
 from trainer.models.safetensors_file import read_header
+from trainer.models.stable_diffusion import StableDiffusion
 from trainer.orders import Ending, Orders
 
 
@@ -100,15 +101,13 @@ def test_a_warm_cache_loads_neither_vae_nor_encoder(
     run = tiny_run(model, pictures, network={"rank": 4, "train": "unet"}, training={"steps": 1})
     go(run, tmp_path / "cold")
     loaded: list[set[str]] = []
-    from trainer.models.sd1 import StableDiffusion1
+    load = StableDiffusion.load
 
-    load = StableDiffusion1.load
-
-    def spied(self: Any, source: Path, vae: Path | None, parts: Any, *rest: Any) -> Any:
+    def spied(self: Any, source: Path, vae: Path | None, parts: Any, *rest: Any, **options: Any) -> Any:
         loaded.append(set(parts))
-        return load(self, source, vae, parts, *rest)
+        return load(self, source, vae, parts, *rest, **options)
 
-    monkeypatch.setattr(StableDiffusion1, "load", spied)
+    monkeypatch.setattr(StableDiffusion, "load", spied)
     go(run, tmp_path / "warm")
     assert loaded == [{"unet"}]
 

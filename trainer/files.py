@@ -33,6 +33,31 @@ def atomic_path(target: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Give a new, empty folder beside `target`; when the block ends well it takes the target's place, older content and all.
+
+    If the block raises, the new folder is removed and the target is untouched.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mark = f"{os.getpid()}-{secrets.token_hex(4)}"
+    temporary, older = (target.with_name(f".{target.name[:40]}.{mark}.{end}") for end in ("tmp", "old"))
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.exists():
+            replace(target, older)
+        try:
+            replace(temporary, target)
+        except OSError:
+            if older.exists():
+                replace(older, target)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+
+
 def replace(source: Path, target: Path, patience_s: float = 2.0) -> None:
     """`os.replace`, tried again for `patience_s` where Windows refuses because a reader holds the target."""
     deadline = time.monotonic() + patience_s

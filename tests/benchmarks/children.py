@@ -23,10 +23,10 @@ def training(run: str) -> dict[str, Any]:
     import psutil
 
     started = psutil.Process().create_time()
-    from trainer.models.sd1 import StableDiffusion1
+    from trainer.models.stable_diffusion import StableDiffusion
 
     stamps: dict[str, float] = {}
-    predict = StableDiffusion1.predict
+    predict = StableDiffusion.predict
 
     def watched(*arguments: Any) -> Any:
         stamps.setdefault("begins", time.time() - started)
@@ -36,7 +36,7 @@ def training(run: str) -> dict[str, Any]:
             stamps["ends"] = time.time() - started
         return result
 
-    StableDiffusion1.predict = watched  # type: ignore[method-assign]
+    StableDiffusion.predict = watched  # type: ignore[method-assign]
     from trainer.__main__ import main
 
     code = main([run, "--json"])

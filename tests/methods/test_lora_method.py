@@ -11,7 +11,7 @@ from tests.tiny import tiny_sd1
 from trainer.errors import BadInput
 from trainer.export import save_adapter
 from trainer.methods.lora import Settings, build
-from trainer.models.keys import kohya_clip_modules, kohya_unet_modules
+from trainer.models.lora_layers import text_layers, unet_layers
 from trainer.models.protocol import Components
 from trainer.models.sd1 import FAMILY
 from trainer.nets.lora import LoraNetwork
@@ -68,9 +68,9 @@ def test_the_tables_name_every_linear_of_the_transformers() -> None:
         for inner, module in block.named_modules()
         if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d))
     }
-    assert set(kohya_unet_modules(components.unet.config).values()) == wanted
+    assert set(unet_layers(components.unet.config, sai=False).values()) == wanted
     linears = {path for path, module in components.text_encoder.named_modules() if isinstance(module, torch.nn.Linear)}
-    assert set(kohya_clip_modules(components.text_encoder.config.to_dict()).values()) == linears
+    assert set(text_layers(components.text_encoder.config.to_dict(), "lora_te").values()) == linears
 
 
 def saved_lora(path: Path, train: str = "both", rank: int = 4) -> Path:

@@ -112,7 +112,7 @@ def build(settings: Settings, components: Components, family: Family, seed: int 
     trained = TrainedLora(network, settings)
     if settings.network_weights:
         try:
-            trained.continue_from(Path(settings.network_weights))
+            trained.continue_from(Path(settings.network_weights), family.name)
         except BadInput:
             network.remove()
             raise
@@ -178,12 +178,12 @@ class TrainedLora:
 
         save_adapter(path, self.network.state_tensors(), {**metadata, **self.metadata()}, dtype)
 
-    def continue_from(self, path: Path) -> None:
+    def continue_from(self, path: Path, family: str) -> None:
         """Take the weights, rank and alpha of a LoRA file. Raises BadInput if it is none or does not fit this run."""
         from trainer.models.header import inspect_file, lora_problem
         from trainer.models.tensor_file import read_file
 
-        problem = lora_problem(inspect_file(path))
+        problem = lora_problem(inspect_file(path), family)
         if problem is not None:
             raise BadInput(say("Training cannot go on from {path}: {problem}", path=str(path), problem=problem))
         tensors = read_file(path)

@@ -23,9 +23,13 @@ class Rules:
     """What a family fixes and tensors do not show."""
 
     unet_heads: int = 8
+    unet_head_width: int = 0  # above 0: heads are so wide at every level, instead of so many
+    upcast_attention: bool = False  # its attention overflows in fp16, where the kernel keeps scores
+    size_width: int = 256  # sinusoids for each of the numbers of `Cond.sizes`
     clip_head_width: int = 64
     norm_groups: int = 32
     vae_scale: float = 0.18215
+    vae_needs_fp32: bool = False  # overflows in fp16, unless its config says `force_upcast` = false
     clip_activation: str = "quick_gelu"
     prediction: str = "epsilon"
 
@@ -48,8 +52,10 @@ def unet_config(shapes: Shapes, rules: Rules) -> Config:
     first = [level * (layers + 1) + 1 for level in range(levels)]
     channels = [_shape(shapes, f"input_blocks.{block}.0.out_layers.3.weight")[0] for block in first]
     depths = [_count(shapes, f"input_blocks.{block}.1.transformer_blocks.") + 1 for block in first]
-    middle = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
-    return {
+    text_width = _shape(shapes, "middle_block.1.transformer_blocks.0.attn2.to_k.weight")[1]
+    if _count(shapes, "middle_block.1.transformer_blocks.") + 1 != max(depths[-1], 1):
+        _refuse(say("its middle block is as deep as in no known model"))
+    config = {
         "in_channels": in_channels,
         "out_channels": _shape(shapes, "out.2.weight")[0],
         "block_out_channels": channels if channels[0] == width else _refuse(say("its first level has another width")),
@@ -57,10 +63,29 @@ def unet_config(shapes: Shapes, rules: Rules) -> Config:
         "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
         "up_block_types": ["CrossAttnUpBlock2D" if depth else "UpBlock2D" for depth in reversed(depths)],
         "transformer_layers_per_block": 1 if max(depths) <= 1 else [max(depth, 1) for depth in depths],
-        "cross_attention_dim": _shape(shapes, middle)[1],
+        "cross_attention_dim": text_width,
         "use_linear_projection": len(_shape(shapes, "middle_block.1.proj_in.weight")) == 2,
-        "attention_head_dim": rules.unet_heads,  # diffusers' historical name for the number of heads
+        "attention_head_dim": _heads(channels, rules),
         "norm_num_groups": rules.norm_groups,
+    }
+    return config | ({"upcast_attention": True} if rules.upcast_attention else {}) | _size_config(shapes, rules)
+
+
+def _heads(channels: list[int], rules: Rules) -> int | list[int]:
+    """The number of heads, which diffusers calls `attention_head_dim` for historical reasons."""
+    if not rules.unet_head_width:
+        return rules.unet_heads
+    return [max(1, width // rules.unet_head_width) for width in channels]
+
+
+def _size_config(shapes: Shapes, rules: Rules) -> Config:
+    """What a UNet's config says of a second embedding of pooled text and picture sizes, if there is one."""
+    if "label_emb.0.0.weight" not in shapes:
+        return {}
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": rules.size_width,
+        "projection_class_embeddings_input_dim": _shape(shapes, "label_emb.0.0.weight")[1],
     }
 
 
@@ -80,6 +105,7 @@ def vae_config(shapes: Shapes, rules: Rules) -> Config:
         "scaling_factor": rules.vae_scale,
         "mid_block_add_attention": "encoder.mid.attn_1.q.weight" in shapes,
         "sample_size": 512,
+        "force_upcast": True,
     }
 
 
@@ -95,6 +121,22 @@ def clip_config(shapes: Shapes, rules: Rules) -> Config:
         "max_position_embeddings": _shape(shapes, "embeddings.position_embedding.weight")[0],
         "hidden_act": rules.clip_activation,
         "layer_norm_eps": 1e-5,
+    }
+
+
+def open_clip_config(shapes: Shapes, rules: Rules, unused_layers: int = 0) -> Config:
+    """transformers' config of a text encoder with OpenCLIP's names; `unused_layers` at its end are never run."""
+    vocabulary, width = _shape(shapes, "token_embedding.weight")
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": _shape(shapes, "transformer.resblocks.0.mlp.c_fc.weight")[0],
+        "num_hidden_layers": max(1, _count(shapes, "transformer.resblocks.") + 1 - unused_layers),
+        "num_attention_heads": max(1, width // rules.clip_head_width),
+        "max_position_embeddings": _shape(shapes, "positional_embedding")[0],
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "projection_dim": shapes.get("text_projection", (width, width))[1],
     }
 
 
@@ -142,7 +184,9 @@ def config_beside(model: Path) -> dict[str, Config]:
 def _read_json(path: Path) -> dict[str, Config]:
     data = json.loads(path.read_text(encoding="utf-8-sig"))
     return {
-        part: dict(data[part]) for part in ("unet", "vae", "text_encoder", "model") if isinstance(data.get(part), dict)
+        part: dict(data[part])
+        for part in ("unet", "vae", "text_encoder", "text_encoder_2", "model")
+        if isinstance(data.get(part), dict)
     }
 
 
@@ -163,6 +207,7 @@ def _read_yaml(path: Path) -> dict[str, Config]:
         found["unet"]["attention_head_dim"] = [width // unet["num_head_channels"] for width in widths]
     if "scale_factor" in params:
         found["vae"]["scaling_factor"] = float(params["scale_factor"])
-    if params.get("parameterization") == "v":
+    scaling = str(params.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", ""))
+    if params.get("parameterization") == "v" or scaling.endswith("VScaling"):
         found["model"]["prediction"] = "v_prediction"
     return found

@@ -6,7 +6,8 @@ File names come from these tables, never from the module paths of today's librar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Config = Mapping[str, Any]
@@ -15,6 +16,10 @@ LDM_UNET = "model.diffusion_model."
 LDM_VAE = "first_stage_model."
 LDM_CLIP = "cond_stage_model.transformer.text_model."
 LDM_CLIP_SHORT = "cond_stage_model.transformer."  # some early anime models lack the text_model level
+LDM_OPEN_CLIP = "cond_stage_model.model."  # SD 2.x
+SDXL_CLIP = "conditioner.embedders.0.transformer.text_model."
+SDXL_OPEN_CLIP = "conditioner.embedders.1.model."
+LDM_EMA = "model_ema."  # averaged weights of the UNet, beside it or in its place
 
 _RESNET = {
     "in_layers.0": "norm1",
@@ -24,7 +29,7 @@ _RESNET = {
     "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
 }
-_BLOCK_LINEARS = (
+TRANSFORMER_LINEARS = (
     *(f"{attention}.{name}" for attention in ("attn1", "attn2") for name in ("to_q", "to_k", "to_v", "to_out.0")),
     "ff.net.0.proj",
     "ff.net.2",
@@ -32,7 +37,7 @@ _BLOCK_LINEARS = (
 _VAE_RESNET = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "conv_shortcut"}
 _VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 _OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_CLIP_LINEARS = (*(f"self_attn.{name}_proj" for name in "qkv"), "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
+CLIP_LINEARS = (*(f"self_attn.{name}_proj" for name in "qkv"), "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 
 
 def has_attention(block_type: str) -> bool:
@@ -55,6 +60,8 @@ def unet_modules(config: Config) -> dict[str, str]:
         "out.0": "conv_norm_out",
         "out.2": "conv_out",
     }
+    if config.get("addition_embed_type") == "text_time":
+        table |= {"label_emb.0.0": "add_embedding.linear_1", "label_emb.0.2": "add_embedding.linear_2"}
     levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
     depths = transformer_depths(config)
     for level in range(levels):
@@ -94,7 +101,7 @@ def _resnet(source: str, target: str) -> dict[str, str]:
 
 def _transformer(source: str, target: str, depth: int) -> dict[str, str]:
     inner = [
-        f"transformer_blocks.{k}.{name}" for k in range(depth) for name in (*_BLOCK_LINEARS, "norm1", "norm2", "norm3")
+        f"transformer_blocks.{k}.{name}" for k in range(depth) for name in (*TRANSFORMER_LINEARS, "norm1", "norm2", "norm3")
     ]
     return {f"{source}.{name}": f"{target}.{name}" for name in ("norm", "proj_in", *inner, "proj_out")}
 
@@ -142,41 +149,36 @@ def clip_modules(config: Config) -> dict[str, str]:
     """File module name (after `text_model.`) → transformers 5 module name of a CLIP text encoder: the same names."""
     names = ["embeddings.token_embedding", "embeddings.position_embedding", "final_layer_norm"]
     for layer in range(config["num_hidden_layers"]):
-        inner = (*_CLIP_LINEARS, "layer_norm1", "layer_norm2")
+        inner = (*CLIP_LINEARS, "layer_norm1", "layer_norm2")
         names += [f"encoder.layers.{layer}.{name}" for name in inner]
     return {name: name for name in names}
 
 
-def kohya_unet_modules(config: Config) -> dict[str, str]:
-    """kohya name → diffusers module name of all that a LoRA acts on in the UNet of SD 1.x and 2.x, in file order."""
-    depths = transformer_depths(config)
-    blocks = [
-        *_attentions("down_blocks", config["down_block_types"], config["layers_per_block"], depths),
-        *_attentions("up_blocks", config["up_block_types"], config["layers_per_block"] + 1, depths[::-1]),
-        ("mid_block.attentions.0", depths[-1]),
-    ]
-    return {
-        _kohya("lora_unet", f"{block}.{name}"): f"{block}.{name}"
-        for block, depth in blocks
-        for name in (
-            "proj_in",
-            *(f"transformer_blocks.{k}.{linear}" for k in range(depth) for linear in _BLOCK_LINEARS),
-            "proj_out",
-        )
-    }
+def ema_name(name: str) -> str:
+    """Under which name LDM's averaging keeps a tensor of the UNet ("model.diffusion_model.out.2.bias")."""
+    return LDM_EMA + name.removeprefix("model.").replace(".", "")
 
 
-def _attentions(side: str, types: list[str], layers: int, depths: list[int]) -> Iterator[tuple[str, int]]:
-    for level, kind in enumerate(types):
-        if has_attention(kind):
-            yield from ((f"{side}.{level}.attentions.{layer}", depths[level]) for layer in range(layers))
+_AVERAGED = re.compile(
+    r"diffusion_model(?:(?P<edge>time_embed|label_emb0|out)(?P<layer>\d)"
+    r"|(?P<side>input_blocks|output_blocks|middle_block)(?P<block>\d*)(?P<member>\d)"
+    r"(?:(?P<resnet>in_layers|emb_layers|out_layers)(?P<number>\d)|(?P<one>op|conv|skip_connection|norm|proj_in|proj_out)"
+    r"|transformer_blocks(?P<deep>\d+)(?:(?P<attention>attn[12])(?P<linear>to_[qkv]|to_out0)"
+    r"|(?P<feed>ffnet0proj|ffnet2)|(?P<norm>norm[123])))?)(?P<end>weight|bias)"
+)
+_FLAT = {"to_out0": "to_out.0", "ffnet0proj": "ff.net.0.proj", "ffnet2": "ff.net.2", "label_emb0": "label_emb.0"}
 
 
-def kohya_clip_modules(config: Config, prefix: str = "lora_te") -> dict[str, str]:
-    """kohya name → transformers 5 module name of all that a LoRA acts on in a CLIP text encoder, in file order."""
-    paths = [f"encoder.layers.{layer}.{name}" for layer in range(config["num_hidden_layers"]) for name in _CLIP_LINEARS]
-    return {_kohya(prefix, f"text_model.{path}"): path for path in paths}
-
-
-def _kohya(prefix: str, path: str) -> str:
-    return f"{prefix}_{path.replace('.', '_')}"
+def plain_names(averaged: Iterable[str]) -> dict[str, str]:
+    """Names of averaged weights ("model_ema.…", their dots lost) → names of the UNet's own; strangers are left out."""
+    found = {}
+    for name in averaged:
+        match = _AVERAGED.fullmatch(name.removeprefix(LDM_EMA))
+        if match and name.startswith(LDM_EMA):
+            groups = match.groupdict()
+            deep = groups["deep"] and f"transformer_blocks.{groups['deep']}"
+            order = ("edge", "layer", "side", "block", "member", "resnet", "number", "one")
+            pieces = [*(groups[piece] for piece in order), deep]
+            pieces += [groups[piece] for piece in ("attention", "linear", "feed", "norm", "end")]
+            found[name] = LDM_UNET + ".".join(_FLAT.get(piece, piece) for piece in pieces if piece)
+    return found

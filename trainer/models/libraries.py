@@ -52,12 +52,12 @@ def vae_class() -> Any:
     return AutoencoderKL
 
 
-def clip_classes() -> tuple[Any, Any]:
-    """transformers' CLIPTextModel and CLIPTextConfig."""
+def clip_classes(projected: bool = False) -> tuple[Any, Any]:
+    """transformers' CLIPTextModel (or the one with a projection) and CLIPTextConfig."""
     from transformers.models.clip.configuration_clip import CLIPTextConfig
-    from transformers.models.clip.modeling_clip import CLIPTextModel
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
 
-    return CLIPTextModel, CLIPTextConfig
+    return CLIPTextModelWithProjection if projected else CLIPTextModel, CLIPTextConfig
 
 
 def clip_tokenizer(folder: Path) -> Any:

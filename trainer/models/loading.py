@@ -9,14 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import BadInput, RunFailed
 from trainer.messages import say
 from trainer.models.keys import is_vae_attention
-from trainer.models.safetensors_file import TensorInfo
+from trainer.models.safetensors_file import ITEM_BYTES, TensorInfo
 from trainer.models.tensor_file import read_tensor
 
 if TYPE_CHECKING:
@@ -25,35 +25,77 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a tensor lies, and whether it lies there `turned` (transposed)."""
+
+    path: Path
+    info: TensorInfo
+    turned: bool = False
+
+
+@dataclass(frozen=True)
 class PartPlan:
-    """One part of a model: its config, and by the library's tensor names the file and place of each tensor."""
+    """One part of a model.
+
+    Attributes:
+        part: "unet", "vae", …
+        config: its library's.
+        tensors: the places of all tensors by their names in the library's module.
+        beside: what the file has for this part and the library has no place for, by the name in the file.
+    """
 
     part: str
     config: Mapping[str, Any]
-    tensors: Mapping[str, tuple[Path, TensorInfo]]
+    tensors: Mapping[str, Place]
+    beside: Mapping[str, Place] = field(default_factory=dict)
+
+
+def rows_of(info: TensorInfo, first: int, count: int) -> TensorInfo:
+    """`count` rows of a tensor from `first` on, as a tensor of its own."""
+    shape = (count, *info.shape[1:])
+    item = ITEM_BYTES[info.dtype]
+    if info.strides is None:
+        row = info.num_bytes // info.shape[0]
+        return replace(info, shape=shape, start=info.start + first * row, num_bytes=count * row)
+    last = sum((size - 1) * step for size, step in zip(shape, info.strides, strict=True))
+    return replace(info, shape=shape, start=info.start + first * info.strides[0] * item, num_bytes=(last + 1) * item)
 
 
 def read_parts(
-    plans: Mapping[str, PartPlan], dtype: torch.dtype, device: torch.device | str
+    plans: Mapping[str, PartPlan], dtypes: Mapping[str, torch.dtype], device: torch.device | str
 ) -> Mapping[str, Future[dict[str, torch.Tensor]]]:
-    """Begin to read the parts in a thread; each future gives the tensors of one part, on `device` in `dtype`."""
+    """Begin to read the parts in a thread; each future gives the tensors of one part, on `device` in the part's dtype."""
     pool = ThreadPoolExecutor(1, "read-model")
-    futures = {part: pool.submit(_read_part, plan, dtype, device) for part, plan in plans.items()}
+    futures = {part: pool.submit(_read_part, plan, dtypes[part], device) for part, plan in plans.items()}
     pool.shutdown(wait=False)
     return futures
+
+
+def read_beside(plan: PartPlan) -> dict[str, torch.Tensor]:
+    """The small tensors of `plan.beside` as they are. Raises BadInput."""
+    try:
+        return {name: _read_one(place) for name, place in plan.beside.items()}
+    except (OSError, EOFError) as error:
+        path = next(iter(plan.beside.values())).path
+        raise BadInput(say("The model file {path} cannot be read: {reason}.", path=str(path), reason=str(error))) from error
+
+
+def _read_one(place: Place) -> torch.Tensor:
+    with place.path.open("rb", buffering=0) as handle:
+        return read_tensor(handle, place.info)
 
 
 def _read_part(plan: PartPlan, dtype: torch.dtype, device: torch.device | str) -> dict[str, torch.Tensor]:
     """The tensors of a part in file order: each is read into memory of its own, converted, moved, before the next."""
     tensors: dict[str, torch.Tensor] = {}
-    for path in dict.fromkeys(path for path, _ in plan.tensors.values()):
-        rows = [(name, info) for name, (file, info) in plan.tensors.items() if file == path]
+    for path in dict.fromkeys(place.path for place in plan.tensors.values()):
+        rows = [(name, place) for name, place in plan.tensors.items() if place.path == path]
         with path.open("rb", buffering=0) as handle:
-            for name, info in sorted(rows, key=lambda row: row[1].start):
-                tensor = read_tensor(handle, info, dtype)
+            for name, place in sorted(rows, key=lambda row: row[1].info.start):
+                tensor = read_tensor(handle, place.info, dtype)
                 if is_vae_attention(name) and tensor.dim() == 4:
                     tensor = tensor.reshape(tensor.shape[:2])
-                tensors[name] = tensor.to(device)
+                tensors[name] = (tensor.t().contiguous() if place.turned else tensor).to(device)
     return tensors
 
 
@@ -76,7 +118,7 @@ def build(plan: PartPlan, make: Callable[[], nn.Module], reading: Future[dict[st
 
 
 def _finished(reading: Future[dict[str, torch.Tensor]], plan: PartPlan) -> dict[str, torch.Tensor]:
-    path = next(iter(plan.tensors.values()))[0]
+    path = next(iter(plan.tensors.values())).path
     try:
         return reading.result()
     except EOFError as error:
@@ -100,7 +142,7 @@ def _compare(plan: PartPlan, wanted: Mapping[str, tuple[int, ...]], tensors: Map
     wrong = [name for name, shape in wanted.items() if name not in tensors or tuple(tensors[name].shape) != shape]
     wrong += [name for name in tensors if name not in wanted]
     if wrong:
-        path = next(iter(plan.tensors.values()))[0]
+        path = next(iter(plan.tensors.values())).path
         raise BadInput(
             say(
                 "In {path}, {count} tensors of the {part} are missing, too many or of another size, for example {name}.",

@@ -6,7 +6,7 @@ Training, sampling and caching speak to a `Family` and never ask which one it is
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -79,6 +79,7 @@ class Components:
     prediction: str = "epsilon"
     text_encoder_2: Any = None
     zero_snr: bool = False  # made for a schedule whose last step holds no signal at all
+    beside: dict[str, Any] = field(default_factory=dict)  # small tensors of its file that no part has a place for
 
     def modules(self) -> dict[Part, Any]:
         """The parts that are present."""
@@ -94,10 +95,34 @@ class Family(Protocol):
     latent_factor: int  # pixels a latent cell spans, 8
     native_resolution: int
     token_lengths: tuple[int, ...]
-    text_parts: tuple[Part, ...]  # its text encoders
     clip_skips: range  # those it can be used with
-    architecture: str  # modelspec's word for the base: "stable-diffusion-v1"
-    base_version: str  # sd-scripts' word: "sd_v1"
+    @property
+    def text_parts(self) -> tuple[Part, ...]:
+        """Its text encoders."""
+        ...
+
+    @property
+    def base_version(self) -> str:
+        """sd-scripts' word for the base, "sd_v1", where the model predicts what most of the family do."""
+        ...
+
+    @property
+    def architecture(self) -> str:
+        """modelspec's word for the base, "stable-diffusion-v1", where the model predicts what most of the family do."""
+        ...
+
+    @property
+    def implementation(self) -> str:
+        """modelspec's word for whose names a LoRA's layers have."""
+        ...
+
+    def architecture_of(self, prediction: str) -> str:
+        """modelspec's word for a base with this prediction ("epsilon", "v_prediction")."""
+        ...
+
+    def base_version_of(self, prediction: str) -> str:
+        """sd-scripts' word for such a base: "sd_v2_v"."""
+        ...
 
     def load(
         self,
@@ -106,15 +131,18 @@ class Family(Protocol):
         parts: Collection[Part] = PARTS,
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
+        text_encoders: Sequence[Path] = (),
     ) -> Components:
-        """Load parts of the model at `source` (LDM .safetensors or diffusers folder), tensor by tensor, no network.
+        """Load parts of the model at `source` (an LDM file or a diffusers folder), tensor by tensor, no network.
 
         Args:
             source: the model.
-            vae: a separate VAE (LDM or diffusers .safetensors, or a diffusers VAE folder) instead of the model's.
+            vae: a separate VAE (a file with LDM's or diffusers' names, a checkpoint, a folder) instead of the model's.
             parts: what to load; parts not named are not read, nor are those that the family does not have.
-            dtype: of the weights in memory; None is float32.
+            dtype: of the weights in memory; None is float32. A VAE that overflows in fp16 is float32 then.
             device: where they go, each as soon as it is read.
+            text_encoders: files or folders to take text encoders from instead of the model's: checkpoints, diffusers
+                folders, or encoders alone in the family's order.
 
         Raises BadInput with a sentence if the model is not one of this family, is damaged, or lacks a part.
         """
@@ -165,11 +193,23 @@ class Family(Protocol):
         dtype: torch.dtype | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Write the parts present as one LDM .safetensors, and `<stem>.json` beside it if its sizes need one."""
+        """Write the parts present as one LDM .safetensors, and `<stem>.json` beside it if its sizes need one.
+
+        One tensor is in memory at a time beside the model's own. `metadata` is added to the header's `modelspec.*`.
+        """
         ...
 
-    def adapter_modules(self, components: Components, part: Part) -> dict[str, nn.Module]:
-        """The Linear and 1×1 convolutions that an adapter acts on, by their name in kohya's files, in file order."""
+    def save_folder(self, components: Components, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Write the parts present as a diffusers folder; one that is there is replaced when all is written."""
+        ...
+
+    def adapter_modules(
+        self, components: Components, part: Part, convolutions: bool = False
+    ) -> dict[str, nn.Module]:
+        """The layers that an adapter acts on, by their name in kohya's files: the transformers' Linear and 1×1 layers.
+
+        With `convolutions` also the UNet's resnets and samplers.
+        """
         ...
 
     def checkpoint_gradients(self, components: Components, parts: Collection[Part]) -> None:
@@ -179,3 +219,8 @@ class Family(Protocol):
     def set_attention(self, components: Components, kind: Attention) -> None:
         """Choose the attention kernel of the UNet (and of the VAE, if loaded)."""
         ...
+
+
+def is_inpainting(in_channels: int | None, family: Family) -> bool:
+    """Whether a UNet of so many input channels is told of a mask and of the picture hidden under it as well."""
+    return in_channels == 2 * family.latent_channels + 1

@@ -3,6 +3,7 @@ memory beside its tensors."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from io import FileIO
 from pathlib import Path
@@ -70,6 +71,7 @@ def write_file(
     path: Path,
     tensors: Iterable[tuple[str, tuple[int, ...], str, Callable[[], torch.Tensor]]],
     metadata: Mapping[str, str],
+    hash_entry: str = "",
 ) -> None:
     """Write a safetensors file atomically, one tensor in memory at a time.
 
@@ -77,14 +79,25 @@ def write_file(
         path: the file to write or replace.
         tensors: name, shape, dtype ("F16") and a function that gives the tensor when it is its turn.
         metadata: strings for the header.
+        hash_entry: the entry of the header that gets "0x" and the SHA-256 of all bytes after the header; "" is none.
 
     Raises OSError if the disk is full or the folder cannot be written; `path` is then as it was.
     """
     rows = sorted(tensors, key=lambda row: (-ITEM_BYTES[row[2]], row[0]))  # as the reference writer orders: aligned
+    blank = f"0x{'0' * 64}"
+    entries = {**metadata, hash_entry: blank} if hash_entry else metadata
+    header = header_bytes({name: (dtype, shape) for name, shape, dtype, _ in rows}, entries)
+    digest = hashlib.sha256()
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
-        handle.write(header_bytes({name: (dtype, shape) for name, shape, dtype, _ in rows}, metadata))
+        handle.write(header)
         for name, shape, dtype, give in rows:
-            handle.write(tensor_bytes(give(), name, shape, dtype))
+            data = tensor_bytes(give(), name, shape, dtype)
+            handle.write(data)
+            if hash_entry:
+                digest.update(data)
+        if hash_entry:
+            handle.seek(header.index(blank.encode()) + 2)
+            handle.write(digest.hexdigest().encode())
 
 
 def tensor_bytes(tensor: torch.Tensor, name: str, shape: tuple[int, ...], dtype: str) -> memoryview:

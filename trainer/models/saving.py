@@ -1,0 +1,204 @@
+"""Writes a loaded model for other programs: as one LDM file or as a diffusers folder, tensor by tensor.
+
+What is written holds the same bits as what was loaded: a tensor is renamed, joined or turned, never computed anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from trainer.files import write_json
+from trainer.models import configs, keys, layouts
+from trainer.models.configs import Rules, Shapes
+from trainer.models.library_names import THIRDS, Link, unet_links, vae_links
+from trainer.models.protocol import Components, Part
+from trainer.models.safetensors_file import read_header
+from trainer.models.tensor_file import write_file
+from trainer.models.text_encoders import LOGIT_SCALE, TextEncoder
+
+if TYPE_CHECKING:
+    import torch
+
+    Row = tuple[str, tuple[int, ...], str, Callable[[], torch.Tensor]]
+
+FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+STABILITY = "https://github.com/Stability-AI/generative-models"  # modelspec's word for the original code
+V_MARKER, ZERO_SNR_MARKER = "v_pred", "ztsnr"  # keys by which programs tell such models where nothing else does
+_NOT_TOLD = {"sample_size", "upcast_attention", "projection_dim"}  # a reader does as well without them
+
+
+class Facts(Protocol):
+    """What is needed of a family (`trainer.models.stable_diffusion.StableDiffusion`)."""
+
+    @property
+    def rules(self) -> Rules: ...
+    @property
+    def text_encoders(self) -> tuple[TextEncoder, ...]: ...
+    @property
+    def architectures(self) -> Mapping[str, str]: ...
+
+
+def file_dtype(dtype: torch.dtype | None) -> str:
+    """The safetensors format's word for a precision; None is fp32. Raises KeyError for one that models do not have."""
+    return FILE_DTYPES[str(dtype).removeprefix("torch.")] if dtype is not None else "F32"
+
+
+def save_file(
+    family: Facts, components: Components, path: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]
+) -> None:
+    """See `protocol.Family.save`."""
+    word = file_dtype(dtype)
+    rows: list[Row] = []
+    for part, module in components.modules().items():
+        rows += _part_rows(family, components, part, module, word)
+    rows += [(marker, (0,), "F32", _nothing) for marker in _markers(family, components)]
+    write_file(path, rows, {**modelspec(family, components, path.stem), **metadata}, hash_entry="modelspec.hash_sha256")
+    modules = components.modules().items()
+    save_config_beside(family, path, {part: _config(module) for part, module in modules})
+
+
+def modelspec(family: Facts, components: Components, title: str) -> dict[str, str]:
+    """The header's entries by which programs tell what a model is."""
+    return {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": family.architectures[components.prediction],
+        "modelspec.implementation": STABILITY,
+        "modelspec.title": title,
+        "modelspec.prediction_type": "v" if components.prediction == "v_prediction" else "epsilon",
+    }
+
+
+def _markers(family: Facts, components: Components) -> list[str]:
+    """Nothing but a marker tells a v-prediction model of a family whose models are usually of the other kind."""
+    if components.prediction != "v_prediction" or len(set(family.architectures.values())) > 1:
+        return []
+    return [V_MARKER, ZERO_SNR_MARKER] if components.zero_snr else [V_MARKER]
+
+
+def _nothing() -> torch.Tensor:
+    import torch
+
+    return torch.empty(0)
+
+
+def _part_rows(family: Facts, components: Components, part: Part, module: Any, word: str) -> Iterator[Row]:
+    """The rows of a part in an LDM file."""
+    tensors = dict(module.state_dict())
+    if part == "unet":
+        yield from _linked(unet_links(module.config), keys.LDM_UNET, tensors, word)
+    elif part == "vae":
+        yield from _linked(vae_links(module.config), keys.LDM_VAE, tensors, word)
+    else:
+        encoder = next(encoder for encoder in family.text_encoders if encoder.part == part)
+        yield from _text_rows(encoder, module, tensors, components.beside, word)
+
+
+def _text_rows(
+    encoder: TextEncoder, module: Any, tensors: Mapping[str, Any], beside: Mapping[str, Any], word: str
+) -> Iterator[Row]:
+    import torch
+
+    prefix, config = encoder.prefixes[0], module.config.to_dict()
+    named = {encoder.file_name(name): tensor for name, tensor in tensors.items()}
+    rows = list(_linked(encoder.links(config), prefix, named, word))
+    yield from rows
+    if encoder.names == "clip":
+        positions = torch.arange(config["max_position_embeddings"])[None]
+        yield f"{prefix}embeddings.position_ids", tuple(positions.shape), "I64", partial(_as_it_is, positions)
+        return
+    last = f"{prefix}transformer.resblocks.{config['num_hidden_layers'] - 1}."
+    for number in range(encoder.unused_layers):  # nobody runs them, but programs want to find them
+        unused = f"{prefix}transformer.resblocks.{config['num_hidden_layers'] + number}."
+        for name, shape, kind, give in rows:
+            if name.startswith(last):
+                yield unused + name[len(last) :], shape, kind, give
+    yield from _kept_rows(encoder, config["hidden_size"], {name for name, *_ in rows}, beside, word)
+
+
+def _kept_rows(
+    encoder: TextEncoder, width: int, written: set[str], beside: Mapping[str, Any], word: str
+) -> Iterator[Row]:
+    """What OpenCLIP's files have beside: as it was loaded, else what does nothing."""
+    import torch
+
+    prefix = encoder.prefixes[0]
+    if f"{prefix}text_projection" not in written:
+        kept = beside.get(f"{prefix}text_projection")
+        give = partial(_as_it_is, kept) if kept is not None else partial(torch.eye, width)
+        yield f"{prefix}text_projection", tuple(kept.shape) if kept is not None else (width, width), word, give
+    scale = beside.get(f"{prefix}logit_scale", torch.tensor(LOGIT_SCALE))
+    yield f"{prefix}logit_scale", tuple(scale.shape), word, partial(_as_it_is, scale)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _linked(links: Iterator[Link], prefix: str, tensors: Mapping[str, Any], word: str) -> Iterator[Row]:
+    """Rows of the tensors that are there, by LDM name; three that LDM joins make one row."""
+    for link in links:
+        tensor = tensors.get(link.library)
+        if tensor is None:
+            continue
+        name, shape = prefix + link.ldm, tuple(tensor.shape)
+        if link.how == "convolution":
+            shape = (*shape[:2], 1, 1)
+            yield name, shape, word, partial(tensor.reshape, shape)
+        elif link.how == "turned":
+            yield name, shape[::-1], word, tensor.t
+        elif link.how == "third":
+            if link.third == 0:
+                yield name, (3 * shape[0], *shape[1:]), word, partial(_joined, link.library, tensors)
+        else:
+            yield name, shape, word, partial(_as_it_is, tensor)
+
+
+def _joined(first: str, tensors: Mapping[str, Any]) -> torch.Tensor:
+    import torch
+
+    return torch.cat([tensors[first.replace("q_proj", f"{letter}_proj")] for letter in THIRDS])
+
+
+# --- what a reader could not tell from the file ---
+
+
+def _config(module: Any) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = module.config.to_dict() if hasattr(module.config, "to_dict") else module.config
+    return config
+
+
+def save_config_beside(family: Facts, path: Path, true: Mapping[Part, Mapping[str, Any]]) -> None:
+    """Write `<stem>.json` with what a reader could not tell from an LDM file, if there is anything; see `untold`."""
+    beside = untold(family, read_header(path).shapes, true)
+    if beside:
+        write_json(path.with_suffix(".json"), beside, indent=2)
+
+
+def untold(family: Facts, shapes: Shapes, true: Mapping[Part, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What of the parts' `true` configs a reader would get wrong from the `shapes` of an LDM file, by part."""
+    beside: dict[str, dict[str, Any]] = {}
+    for part, config in true.items():
+        derived = _derived(family, shapes, part)
+        wrong = {key: config[key] for key, value in derived.items() if _plain(config.get(key, value)) != _plain(value)}
+        wrong = {key: value for key, value in wrong.items() if key not in _NOT_TOLD}
+        if wrong:
+            beside[part] = wrong
+    return beside
+
+
+def _derived(family: Facts, shapes: Shapes, part: Part) -> dict[str, Any]:
+    """A part's config as a reader would have it."""
+    if part == "unet":
+        return configs.unet_config(layouts.strip(shapes, keys.LDM_UNET), family.rules)
+    if part == "vae":
+        return configs.vae_config(layouts.strip(shapes, keys.LDM_VAE), family.rules)
+    encoder = next(encoder for encoder in family.text_encoders if encoder.part == part)
+    return encoder.config(layouts.strip(shapes, encoder.prefixes[0]), family.rules)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, Signal
+from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, QTimer, Signal
 from PySide6.QtGui import QFocusEvent, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QCompleter, QLineEdit, QWidget
 
@@ -88,6 +88,7 @@ class SearchBox(QLineEdit):
         self.setMinimumWidth(theme.px(140))
         self.setMaximumWidth(theme.px(280))
         self._filter: _Filter | None = None
+        self._chosen = ""
         self.textEdited.connect(self._narrow)
         self.returnPressed.connect(self._take_first)
 
@@ -130,10 +131,21 @@ class SearchBox(QLineEdit):
         self._jump(index.data(PLACE))
 
     def _take_first(self) -> None:
-        if (places := self.results(self.text())) and self.text():
+        """Return was pressed: what was chosen in the list by arrows (its words stand in the field then), else the first."""
+        model = self._filter
+        if model is None or not self.text():
+            return
+        chosen = [model.index(n, 0).data(PLACE) for n in range(model.rowCount()) if model.index(n, 0).data() == self.text()]
+        if places := chosen or self.results(self.text()):
             self._jump(places[0])
 
     def _jump(self, place: str) -> None:
+        """Say what was found when the list has closed: it writes into the field and takes the keyboard until then."""
+        self._chosen = place
+        QTimer.singleShot(0, self, self._tell)
+
+    def _tell(self) -> None:
+        place, self._chosen = self._chosen, ""
         if place:
-            self.found.emit(place)
             self.clear()
+            self.found.emit(place)

@@ -198,11 +198,28 @@ def test_search_finds_by_both_names_and_jumps(window: MainWindow, wait: Wait) ->
     assert window.search.hasFocus()
     QTest.keyClicks(window.search, "bucket_no_upscale")
     QTest.keyClick(window.search, Qt.Key.Key_Return)
-    assert window.page_key == "images"
+    wait(lambda: window.page_key == "images")
     page = window.page("images")
     assert isinstance(page, Page)
     field = page.forms[0].rows["images.no_upscale"].editor.field()
     wait(lambda: field.hasFocus() and field.isVisible())
+
+
+def test_a_setting_chosen_with_arrows_in_the_search_list_is_jumped_to(window: MainWindow, wait: Wait) -> None:
+    window.activateWindow()
+    window.focus_search()
+    QTest.keyClicks(window.search, "rate")
+    completer = window.search.completer()
+    assert completer is not None
+    second = window.search.results("rate")[1]
+    for key in (Qt.Key.Key_Down, Qt.Key.Key_Down, Qt.Key.Key_Return):
+        QTest.keyClick(completer.popup(), key)
+    wait(lambda: window.page_key == page_of(second))
+    page = window.page(page_of(second))
+    assert isinstance(page, Page)
+    field = page.forms[0].rows[second].editor.field()
+    wait(lambda: window.focusWidget() is field)
+    assert not window.search.text()
 
 
 def test_the_focused_setting_is_explained(window: MainWindow, wait: Wait) -> None:

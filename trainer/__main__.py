@@ -226,7 +226,12 @@ def _parser() -> argparse.ArgumentParser:
     send = commands.add_parser("send", help="give the worker of a run a command")
     send.add_argument("folder", type=Path)
     send.add_argument("word", choices=SENDABLE)
-    fetch = commands.add_parser("fetch", help="bring a model from the Hugging Face hub onto this disk")
+    fetch = commands.add_parser(
+        "fetch",
+        help="bring a model from the Hugging Face hub onto this disk",
+        description="Goes on where it broke off. Environment: HF_ENDPOINT is a mirror's address, HF_TOKEN your token for "
+        "models that are not public, HF_HOME the folder of the cache.",
+    )
     fetch.add_argument("id", metavar="OWNER/NAME[/FILE][@REVISION]")
     fetch.add_argument("--plan", action="store_true", help="only say how much it is")
     fetch.add_argument("--full", action="store_true", help="full precision where there is half precision too")
@@ -255,8 +260,9 @@ def _refused(error: OSError) -> AthanorError:
 def _complain(error: AthanorError, as_json: bool) -> None:
     problems = error.problems if isinstance(error, BadRunFile) else ()
     if as_json:
-        answer = {"ok": False, "what": str(error.what), "todo": str(error.todo) if error.todo else None}
-        _print_json(answer | {"problems": [_problem_json(problem) for problem in problems]})
+        answer: dict[str, Any] = {"ok": False, "what": str(error.what), "todo": str(error.todo) if error.todo else None}
+        templates = {"what_message": error.what.to_json(), "todo_message": error.todo.to_json() if error.todo else None}
+        _print_json(answer | templates | {"problems": [_problem_json(problem) for problem in problems]})
     elif problems:
         _tell_problems(problems)
     else:

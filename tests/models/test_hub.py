@@ -559,6 +559,7 @@ def test_what_the_command_can_not_fetch_is_a_sentence(
     assert main(["fetch", "someone/none", "--json"]) == 2
     answer = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert not answer["ok"] and "There is no model" in answer["what"] and answer["todo"]
+    assert answer["what_message"]["values"] == {"id": "someone/none"}  # for the window's language
     assert main(["fetch", str(tmp_path)]) == 2
     assert "is no model's id" in capfd.readouterr().err
 

@@ -24,6 +24,10 @@ DEFAULTS: dict[str, Any] = {
     "folded": {},  # name of a foldable part -> it is folded
     "export_targets": [],  # folders of WebUIs, the last used first
     "recent": [],  # run files, the last used first
+    "models": [],  # base models, the last used first
+    "taken_over": {},  # place -> value that a base model has set, see app/family_defaults.py
+    "hub_address": "",  # a mirror of the hub; "" is the hub itself
+    "tool": "convert",  # that was used last
     "said": [],  # things that are said only once
     "taggers": [],  # folders of tagger models, the last used first
 }

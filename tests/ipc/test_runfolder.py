@@ -64,12 +64,18 @@ def test_runs_are_found_newest_first_and_other_folders_are_not(tmp_path: Path) -
     assert find_runs(tmp_path / "none") == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "running", "newer": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"state": "running", "newer": 1}', '{"state": "running", "pid": "x", "created": null, "host": 1}'],
+)
 def test_a_status_that_is_torn_or_newer_is_no_harm(tmp_path: Path, text: str) -> None:
-    folder = RunFolder(tmp_path)
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
     folder.status.write_text(text, encoding="utf-8")
     assert folder.read_status().pid == 0
     assert not folder.is_alive()
+    folder.run_file.write_text("", encoding="utf-8")
+    assert find_runs(tmp_path) == [folder]
 
 
 def test_alive_is_pid_and_start_time_never_a_flag() -> None:

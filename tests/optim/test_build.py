@@ -56,6 +56,18 @@ def test_each_optimiser_lowers_a_loss(name: str) -> None:
     assert all(rate > 0 for rate in stepper.rates()) and len(stepper.rates()) == 2
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_resumed_run_takes_its_own_arguments_and_rates(name: str) -> None:
+    row = OPTIMIZERS[name]
+    before = Stepper(build_optimizer(row, groups(1.0, 1.0), {}), lambda step: 1.0)
+    after = Stepper(build_optimizer(row, groups(0.5, 0.5), {"weight_decay": 0.25}), lambda step: 1.0)
+    after.load_state_dict(before.state_dict())
+    after._set_rates(0)
+    for group in after.optimizer.param_groups:
+        assert group["weight_decay"] == 0.25
+        assert group["lr"] == (None if name == "Adafactor" else 0.5)
+
+
 def test_rates_of_the_parts() -> None:
     stepper = Stepper(build_optimizer(OPTIMIZERS["AdamW"], groups(1e-3, 1e-4), {}), lambda step: 0.5 if step else 1.0)
     for number, factor in enumerate((1.0, 0.5)):

@@ -82,8 +82,10 @@ class RunFolder:
             data = json.loads(self.status.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return Status(name=self.path.name)
-        known = {part.name for part in fields(Status)}
-        return Status(**{key: value for key, value in data.items() if key in known}) if isinstance(data, dict) else Status()
+        if not isinstance(data, dict):
+            return Status(name=self.path.name)
+        given = {part.name: data[part.name] for part in fields(Status) if part.name in data}
+        return Status(**{name: value for name, value in given.items() if _fits(value, getattr(Status, name))})
 
     def write_status(self, status: Status) -> None:
         """Replace the status atomically.
@@ -217,6 +219,11 @@ def _new_folder(parent: Path, stem: str) -> Path:
             path.mkdir()
             return path
     raise FileExistsError(parent / stem)
+
+
+def _fits(value: Any, usual: str | int | float) -> bool:
+    """Whether a value of a status is of its kind: a text, or a number."""
+    return isinstance(value, str) if isinstance(usual, str) else isinstance(value, int | float)
 
 
 def _reason(error: OSError) -> str:

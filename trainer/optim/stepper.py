@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -81,8 +82,15 @@ class Stepper:
         return {"optimizer": self.optimizer.state_dict(), "scaler": scaler, "skipped": self._num_skipped}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what `state_dict` gave. Raises ValueError if it is that of another optimiser or other weights."""
+        """Take what `state_dict` gave; arguments of the optimiser are as they were set for this run, not for that one.
+
+        Raises ValueError if it is the state of another optimiser or of other weights.
+        """
+        known = inspect.signature(type(self.optimizer)).parameters.keys() - {"params"}
+        settings = [{name: group[name] for name in known & group.keys()} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
         if self._scaler and state["scaler"]:
             self._scaler.load_state_dict(state["scaler"])
         self._num_skipped = state["skipped"]

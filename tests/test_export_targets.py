@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -577,6 +578,25 @@ def test_a_program_without_a_place_for_it(tmp_path: Path, embedding: Path) -> No
     target = Target("Fooocus", tmp_path, {"lora": (tmp_path,)})
     with pytest.raises(BadInput, match="Fooocus has no folder for this"):
         export_to(target, embedding, "style")
+
+
+@pytest.mark.parametrize("program", list(INSTALLS))
+@pytest.mark.parametrize("text", ["", "\0\xff", "{" * 50_000, "[1]", "Paths", "a: &a [" + "*a, " * 999 + "]", "x" * 2**21])
+def test_settings_that_make_no_sense_are_as_if_not_there(tmp_path: Path, program: str, text: str) -> None:
+    build, (lora_folder, _, _), _ = INSTALLS[program]
+    root = build(tmp_path / "install")
+    names = ("webui-user.sh", "webui-user.bat", "config.json", "extra_model_paths.yaml", "config.txt", "settings.json")
+    for name in (*names, "Data/Settings.fds"):
+        if (root / name).parent.is_dir():
+            (root / name).write_text(text, encoding="latin-1")
+    assert found(root).lora_folder == root / lora_folder
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this system's folders")
+def test_a_pipe_in_a_settings_files_place_holds_nobody_up(tmp_path: Path) -> None:
+    root = comfyui(tmp_path / "ComfyUI")
+    os.mkfifo(root / "extra_model_paths.yaml")
+    assert found(root).lora_folder == root / "models/loras"
 
 
 @pytest.mark.parametrize("name", ["", " cat", "cat.", "a/b", "a\\b", "CON", "nul.x", "a\nb", "x" * 201, "what?"])

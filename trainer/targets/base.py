@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 Kind = Literal["lora", "checkpoint", "embedding", "vae", "hypernetwork"]
 Folders = Mapping[Kind, tuple[Path, ...]]
-MAX_TEXT_BYTES = 4 << 20  # no settings file of these programs comes near
+MAX_TEXT_BYTES = 1 << 20  # settings files of these programs have some KB
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ def existing_first(places: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(kept.values())
 
 
-def read_text(path: Path) -> str:
-    """A settings file's text; "" if there is none or it can not be read."""
+def read_text(path: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
+    """A settings file's text; "" if there is none, it can not be read, or it is no plain file or larger than they are."""
     try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
+        if not path.is_file() or path.stat().st_size > most_bytes:
             return ""
         return path.read_text(encoding="utf-8-sig", errors="replace")
     except (OSError, ValueError):

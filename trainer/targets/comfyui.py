@@ -15,6 +15,7 @@ _NAMES: Mapping[Kind, str] = {
     "vae": "vae",
     "hypernetwork": "hypernetworks",
 }
+_MAX_YAML_BYTES, _MAX_BRACKETS = 100_000, 200  # the reader is slow, and real ones have a page and no brackets
 _DESKTOP = ("models", "custom_nodes", "user", "input", "output")  # the folder that ComfyUI Desktop keeps its files in
 
 
@@ -35,8 +36,8 @@ def extra_paths(file: Path) -> Iterator[tuple[str, Path, bool]]:
     Each section has a `base_path` (a relative one counts from the file's folder) and one or more folders a kind, one a
     line. A file that is not YAML, or has other things in it, adds nothing where it can not be understood.
     """
-    text = read_text(file)
-    if not text:
+    text = read_text(file, _MAX_YAML_BYTES)
+    if not text or text.count("{") + text.count("[") > _MAX_BRACKETS:
         return
     import yaml
 

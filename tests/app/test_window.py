@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
     QComboBox,
     QLabel,
     QLineEdit,
+    QMessageBox,
     QPlainTextEdit,
     QScrollArea,
     QWidget,
@@ -317,6 +318,30 @@ def test_language_theme_and_scale_change_while_running(window: MainWindow, wait:
     window.preferences.set("scale", 100)
     window.rebuild()
     assert window.sidebar.buttons["network"].title == "Network"
+
+
+def test_the_window_follows_the_system_from_light_to_dark(
+    window: MainWindow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window.preferences.set("theme", "system")
+    window.open_page("network")
+    for scheme in (Qt.ColorScheme.Dark, Qt.ColorScheme.Light):
+        dark = scheme == Qt.ColorScheme.Dark
+        monkeypatch.setattr(theme, "system_is_dark", lambda dark=dark: dark)
+        QApplication.styleHints().colorSchemeChanged.emit(scheme)
+        assert theme.is_dark() is dark and window.page_key == "network"
+        assert isinstance(window.page("network"), Page)
+
+
+def test_closing_while_training_says_once_that_it_goes_on(window: MainWindow, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(QMessageBox, "information", lambda parent, title, text: said.append(text))
+    monkeypatch.setattr(type(window.starter), "is_running", property(lambda _: True))
+    window.preferences.set("said", [])
+    for _ in range(2):
+        window.show()
+        window.close()
+    assert len(said) == 1 and "goes on without this window" in said[0]
 
 
 def test_the_window_opens_where_it_was_left(app: QApplication) -> None:

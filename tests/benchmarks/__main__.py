@@ -134,6 +134,27 @@ def window(bench: Bench) -> Iterator[Figure]:
     yield _wall("window: start to first paint", bench, ["-m", "app", "--measure-start"], 1.0, first_line=True)
 
 
+def stretches(bench: Bench) -> Iterator[Figure]:
+    """How long a key may have to wait in the window: pages opened, a run file opened, a run of 100,000 steps opened.
+
+    Told as processor time of the window's thread, as the clock would count what other programs take; both are in the
+    details. A change of language, theme or scale builds everything anew and is excepted.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "stretches.json"
+        line = [sys.executable, "-m", "tests.benchmarks.stretches", str(result)]
+        subprocess.run(line, cwd=ROOT, env=bench.environment(), check=True, capture_output=True)
+        found: dict[str, dict[str, float]] = json.loads(result.read_text(encoding="utf-8"))
+    groups = {"first visit": "a page's first visit", "opened": "a page opened again", "a run of": "100,000 steps opened"}
+    for start, name in groups.items():
+        rows = {key: value for key, value in found.items() if key.startswith(start)}
+        worst = max(rows, key=lambda key: rows[key]["work_ms"])
+        yield Figure(f"longest stretch: {name}", rows[worst]["work_ms"], "ms", 50.0, {"worst": worst, **rows[worst]})
+    others = {key: value for key, value in found.items() if not key.startswith(("language", *groups))}
+    for name, row in others.items():
+        yield Figure(f"longest stretch: {name}", row["work_ms"], "ms", 50.0, dict(row))
+
+
 def _wall(name: str, bench: Bench, arguments: list[str], target: float, first_line: bool = False) -> Figure:
     """The median seconds of a command (to its end, or to its first line) over ROUNDS calls, after one to warm up.
 
@@ -167,7 +188,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 BENCHMARKS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "start": start, "loading": loading, "steps256": partial(steps, side=256), "steps512": partial(steps, side=512),
-    "throughput": throughput, "check": check, "window": window,
+    "throughput": throughput, "check": check, "window": window, "stretches": stretches,
 }  # fmt: skip
 
 

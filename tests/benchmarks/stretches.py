@@ -1,4 +1,4 @@
-"""The longest stretch for which the window's thread hears nobody: `python -m tests.benchmarks.stretches RESULT.json`.
+"""The longest stretch for which the window's thread hears nobody: `python -m tests.benchmarks.stretches [RESULT.json]`.
 
 A timer ticks as fast as the event loop lets it; the longest pause between two ticks is how long a key would have waited.
 Processor time of the thread is told too: on a busy machine it says what the clock would on a quiet one.

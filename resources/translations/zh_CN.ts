@@ -56,6 +56,10 @@
    <translation>窗口的一部分出错了（{reason}）。</translation>
   </message>
   <message>
+   <source>A plain folder: the file goes right into it.</source>
+   <translation>普通文件夹：文件直接放进去。</translation>
+  </message>
+  <message>
    <source>A rate of 1 is far too high for {optimizer}.</source>
    <translation>学习率 1 对 {optimizer} 来说高得太多。</translation>
   </message>
@@ -76,12 +80,28 @@
    <translation>Adafactor 训练时根据权重自己定学习率：这里画的只是外框。</translation>
   </message>
   <message>
+   <source>Add a LoRA…</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Add a file…</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Add a folder…</source>
    <translation>添加文件夹…</translation>
   </message>
   <message>
    <source>Add a prompt</source>
    <translation>添加提示词</translation>
+  </message>
+  <message>
+   <source>Address of the WebUI</source>
+   <translation>WebUI 的地址</translation>
+  </message>
+  <message>
+   <source>Address of the mirror</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Aim at 1,000 to 2,000 steps for a character at batch size 1; save every epoch and choose the best.</source>
@@ -92,12 +112,32 @@
    <translation>alpha 是缩放系数，不是防过拟合的刹车：更新会乘以 alpha ÷ 秩。一般取秩的一半。</translation>
   </message>
   <message>
+   <source>Also into</source>
+   <translation>同时放入</translation>
+  </message>
+  <message>
+   <source>An address begins with https:// and has no blanks.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>An epoch shows {train} training pictures and {classes} class pictures, taken in turn: about twice the steps of a run without them.</source>
    <translation>每轮显示 {train} 张训练图和 {classes} 张轮流取用的类别图：步数大约是没有类别图时的两倍。</translation>
   </message>
   <message>
    <source>As the system</source>
    <translation>跟随系统</translation>
+  </message>
+  <message>
+   <source>Asking the hub…</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Asks the WebUI to read its list anew. It must have been started with --api.</source>
+   <translation>让 WebUI 重新读取它的列表。WebUI 启动时必须带 --api。</translation>
+  </message>
+  <message>
+   <source>Asks the model itself, which takes about half a minute.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Athanor may not read or write {file}.</source>
@@ -200,6 +240,10 @@
    <translation>复制</translation>
   </message>
   <message>
+   <source>Copy all as JSON</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Copy report</source>
    <translation>复制报告</translation>
   </message>
@@ -220,20 +264,28 @@
    <translation>不要把画风自己的图放一部分到这里：那样会把画风教给类别。</translation>
   </message>
   <message>
+   <source>Download</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Download from a mirror</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Downloading the model (MB)</source>
+   <translation>正在下载模型（MB）</translation>
+  </message>
+  <message>
    <source>Drafts and preferences</source>
    <translation>草稿与偏好设置</translation>
   </message>
   <message>
-   <source>Drag to look closer, double-click for all. Dotted lines are epochs, triangles saved files.</source>
-   <translation>拖动放大，双击还原。虚线是每轮结束，三角是保存的文件。</translation>
+   <source>Drag to look closer, double-click for all. Faint lines are epochs, triangles saved files.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Drawing previews</source>
    <translation>正在画预览图</translation>
-  </message>
-  <message>
-   <source>Drop a Stable Diffusion 1.x model here, or choose one. Or see a whole training on the small example first.</source>
-   <translation>把 Stable Diffusion 1.x 模型拖到这里，或点按钮选择。也可以先用小示例看一遍完整的训练。</translation>
   </message>
   <message>
    <source>Drop a file here</source>
@@ -250,6 +302,14 @@
   <message>
    <source>Drop a folder with pictures here, or choose one. A kohya folder such as 10_rufus cat, or its parent, is fine.</source>
    <translation>把放图片的文件夹拖到这里，或点按钮选择。kohya 式的文件夹（如 10_rufus cat）或它的上级都可以。</translation>
+  </message>
+  <message>
+   <source>Drop a model here: Stable Diffusion 1.x, 2.x or SDXL, any format. Or take one from the list below, write the name of one on the Hugging Face hub (owner/name), or see a whole training on the small example first.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Drop it to choose:</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Drop the model's folder here</source>
@@ -292,12 +352,20 @@
    <translation>立即结束，不保存。最近的快照还在，可以从那里接着训练。</translation>
   </message>
   <message>
+   <source>Entry</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Epoch</source>
    <translation>轮（epoch）</translation>
   </message>
   <message>
    <source>Everything goes into a new folder in {folder}.</source>
    <translation>所有文件都放在 {folder} 里的一个新文件夹。</translation>
+  </message>
+  <message>
+   <source>Everything that the file says about itself</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Export</source>
@@ -344,12 +412,20 @@
    <translation>查找设置 (Ctrl+F)</translation>
   </message>
   <message>
+   <source>Find out</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Finished</source>
    <translation>已完成</translation>
   </message>
   <message>
    <source>Fold the help away (F1)</source>
    <translation>收起帮助 (F1)</translation>
+  </message>
+  <message>
+   <source>Folder</source>
+   <translation>文件夹</translation>
   </message>
   <message>
    <source>Folder of the model</source>
@@ -368,6 +444,10 @@
    <translation>用 AdamW 训练 LoRA，1e-4 是好起点，文本编码器用 5e-5（动漫模型：1e-5）。</translation>
   </message>
   <message>
+   <source>For model files of every family. Nothing is changed in place unless you say so.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Gallery</source>
    <translation>图库</translation>
   </message>
@@ -378,6 +458,10 @@
   <message>
    <source>Go on continues from the last snapshot. If it happens again, lower the batch size or the resolution.</source>
    <translation>“继续”会从最近的快照接着训练。如果再次发生，请减小批大小或分辨率。</translation>
+  </message>
+  <message>
+   <source>Go on training it</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Go there</source>
@@ -432,6 +516,10 @@
    <translation>放到</translation>
   </message>
   <message>
+   <source>It was made with zero terminal SNR.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Jump to the first</source>
    <translation>跳到第一处</translation>
   </message>
@@ -452,12 +540,20 @@
    <translation>训练过程中的学习率</translation>
   </message>
   <message>
+   <source>Left as you set it, though {family} models usually want:</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Length</source>
    <translation>长度</translation>
   </message>
   <message>
    <source>Less</source>
    <translation>减小</translation>
+  </message>
+  <message>
+   <source>Let a running WebUI show it at once</source>
+   <translation>让正在运行的 WebUI 立即显示</translation>
   </message>
   <message>
    <source>Light</source>
@@ -504,6 +600,10 @@
    <translation>正在查找显卡……</translation>
   </message>
   <message>
+   <source>Looking for models…</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Looking for runs…</source>
    <translation>正在查找训练……</translation>
   </message>
@@ -528,12 +628,28 @@
    <translation>占用的内存</translation>
   </message>
   <message>
+   <source>Metadata</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Metadata…</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Min-SNR gamma 5 evens out easy and hard noise levels, so that learning is quicker and steadier.</source>
    <translation>Min-SNR γ 取 5 能平衡容易和困难的噪声级别，学得更快更稳。</translation>
   </message>
   <message>
+   <source>Model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Model files</source>
    <translation>模型文件</translation>
+  </message>
+  <message>
+   <source>Models on this computer</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>More</source>
@@ -584,6 +700,10 @@
    <translation>还没有选文件夹</translation>
   </message>
   <message>
+   <source>No metadata</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>No picture</source>
    <translation>没有图片</translation>
   </message>
@@ -608,6 +728,10 @@
    <translation>噪声与损失</translation>
   </message>
   <message>
+   <source>None found where image programs are usually installed.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Nothing learnt after a third of the run: raise the rate. Burnt colours and stiff poses: lower it.</source>
    <translation>训练了三分之一还没学到东西：提高学习率。颜色发焦、姿势僵硬：降低学习率。</translation>
   </message>
@@ -618,6 +742,10 @@
   <message>
    <source>On a card with less than 8 GB train the UNet only.</source>
    <translation>显存不到 8 GB 的显卡，只训练 UNet。</translation>
+  </message>
+  <message>
+   <source>On the Hugging Face hub</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>On the disk of the output folder</source>
@@ -634,6 +762,10 @@
   <message>
    <source>Open the folder</source>
    <translation>打开文件夹</translation>
+  </message>
+  <message>
+   <source>Opening the model and asking it…</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Opening the model…</source>
@@ -662,6 +794,10 @@
   <message>
    <source>Output</source>
    <translation>输出</translation>
+  </message>
+  <message>
+   <source>Own weights for the parts</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Pause</source>
@@ -752,6 +888,10 @@
    <translation>正在读取训练……</translation>
   </message>
   <message>
+   <source>Reading…</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Redo</source>
    <translation>重做</translation>
   </message>
@@ -766,6 +906,10 @@
   <message>
    <source>Remove</source>
    <translation>删除</translation>
+  </message>
+  <message>
+   <source>Remove from the list</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Remove it</source>
@@ -784,6 +928,10 @@
    <translation>替换</translation>
   </message>
   <message>
+   <source>Result</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Review</source>
    <translation>检查</translation>
   </message>
@@ -798,6 +946,10 @@
   <message>
    <source>Run files</source>
    <translation>训练文件</translation>
+  </message>
+  <message>
+   <source>Run this tool</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Runs</source>
@@ -844,12 +996,32 @@
    <translation>学习率调度器</translation>
   </message>
   <message>
+   <source>Search</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Search by name, family or folder</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Search in everything</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Search models</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Seconds a step</source>
    <translation>每步秒数</translation>
   </message>
   <message>
    <source>See whether the disk is full or the file is open elsewhere, and try again.</source>
    <translation>请看看磁盘是否已满，或文件是否在别处打开，然后再试。</translation>
+  </message>
+  <message>
+   <source>Set as {family} models want it:</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Set the rates to 1</source>
@@ -860,12 +1032,24 @@
    <translation>设置</translation>
   </message>
   <message>
+   <source>Shape</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Show in folder</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Show the log</source>
    <translation>查看日志</translation>
   </message>
   <message>
    <source>Show the run</source>
    <translation>查看训练</translation>
+  </message>
+  <message>
+   <source>Show what a file says…</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Show {count} more</source>
@@ -944,16 +1128,52 @@
    <translation>已停止，没有保存</translation>
   </message>
   <message>
+   <source>Stopped. Nothing was written.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Stopped. What has come stays, and is not downloaded again.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Stopping after this picture…</source>
    <translation>这张图完成后停止……</translation>
+  </message>
+  <message>
+   <source>Stopping…</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Tag</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Tagger</source>
    <translation>打标器</translation>
   </message>
   <message>
+   <source>Tags</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Take out</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Take out of the list (nothing is deleted)</source>
    <translation>从列表中移除（不删除任何文件）</translation>
+  </message>
+  <message>
+   <source>Take these over too</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Tensor</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Tensors</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Text encoder</source>
@@ -976,8 +1196,16 @@
    <translation>原来的标注：{folders}</translation>
   </message>
   <message>
+   <source>The command ended with code {code}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The copy in your image program never replaces another file of the same name without being asked.</source>
    <translation>复制到图像程序时，没有你的同意绝不覆盖同名文件。</translation>
+  </message>
+  <message>
+   <source>The file does not say it, and models of this kind differ.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The file will be about {size}.</source>
@@ -1052,8 +1280,8 @@
    <translation>窗口关了，训练照常进行。随时再打开 Athanor：一切都在。</translation>
   </message>
   <message>
-   <source>The value of {setting} cannot be used: {reason}</source>
-   <translation>{setting} 的值不能用：{reason}</translation>
+   <source>The {part} is not in this file. Choose a file that has it:</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Theme</source>
@@ -1068,16 +1296,24 @@
    <translation>没有其他训练。</translation>
   </message>
   <message>
+   <source>There is no such folder.</source>
+   <translation>没有这个文件夹。</translation>
+  </message>
+  <message>
    <source>They set first values for a Stable Diffusion 1.x LoRA. Ctrl+Z takes them back.</source>
    <translation>为 Stable Diffusion 1.x 的 LoRA 设好起始值。按 Ctrl+Z 可撤销。</translation>
   </message>
   <message>
-   <source>This is not the folder of a WebUI that Athanor knows (A1111, Forge, ComfyUI).</source>
-   <translation>这不是 Athanor 认识的 WebUI 文件夹（A1111、Forge、ComfyUI）。</translation>
-  </message>
-  <message>
    <source>Time left</source>
    <translation>剩余时间</translation>
+  </message>
+  <message>
+   <source>Tools</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Train on it</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Train on the model that you draw with, or on the one it comes from: a LoRA fits its own family only.</source>
@@ -1108,6 +1344,10 @@
    <translation>试试示例</translation>
   </message>
   <message>
+   <source>Type</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>UNet</source>
    <translation>UNet</translation>
   </message>
@@ -1136,12 +1376,24 @@
    <translation>撤销 (Ctrl+Z)</translation>
   </message>
   <message>
+   <source>Undo these changes</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Use about as many as training pictures × repeats. Several concepts of one class share one class folder.</source>
    <translation>数量大约等于训练图 × 重复次数。同一类别的几个概念共用一个类别文件夹。</translation>
   </message>
   <message>
    <source>Use from now on</source>
    <translation>从现在起使用</translation>
+  </message>
+  <message>
+   <source>Use it as the VAE</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Use it as the text encoder</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Use the preset {title}</source>
@@ -1152,8 +1404,24 @@
    <translation>使用这个文件夹</translation>
   </message>
   <message>
+   <source>Use this model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Used before</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>VAE</source>
    <translation>VAE</translation>
+  </message>
+  <message>
+   <source>Value</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Waits until the one before is done.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Warm-up of 5 % is enough. Cosine suits AdamW, constant suits Prodigy.</source>
@@ -1168,12 +1436,24 @@
    <translation>你的显卡装得下什么，跑得多快。</translation>
   </message>
   <message>
+   <source>What it is</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>What it predicts</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>What will happen</source>
    <translation>将会发生什么</translation>
   </message>
   <message>
    <source>What you delete from the captions is learnt into the trigger word; what stays can be changed later by the prompt.</source>
    <translation>从标注里删掉的，会学进触发词；留下的，以后可以用提示词来改。</translation>
+  </message>
+  <message>
+   <source>What {file} says</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>When</source>
@@ -1186,6 +1466,18 @@
   <message>
    <source>Where the files go, and what is written in them.</source>
    <translation>文件放在哪里，里面写些什么。</translation>
+  </message>
+  <message>
+   <source>Where the hub cannot be reached, the address of a mirror that speaks its language. Empty asks the hub itself.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Where to write</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>With a user and password: http://user:password@host:port. They are not remembered.</source>
+   <translation>需要用户名和密码时：http://user:password@host:port。它们不会被保存。</translation>
   </message>
   <message>
    <source>Without previews you only see numbers. Two prompts are enough: one with the trigger word, one without.</source>
@@ -1232,6 +1524,10 @@
    <translation>每轮之后</translation>
   </message>
   <message>
+   <source>alpha {alpha}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>at the end</source>
    <translation>结束时</translation>
   </message>
@@ -1270,6 +1566,14 @@
   <message>
    <source>copying the LoRA</source>
    <translation>正在复制 LoRA</translation>
+  </message>
+  <message>
+   <source>diffusers folder</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>downloading the model</source>
+   <translation>正在下载模型</translation>
   </message>
   <message>
    <source>drawing previews</source>
@@ -1318,6 +1622,10 @@
   <message>
    <source>has a warning</source>
    <translation>有提醒</translation>
+  </message>
+  <message>
+   <source>inpainting</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>interrupted</source>
@@ -1372,6 +1680,14 @@
    <translation>已暂停</translation>
   </message>
   <message>
+   <source>rank {rank}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>rate {number}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>saved</source>
    <translation>已保存</translation>
   </message>
@@ -1382,6 +1698,10 @@
   <message>
    <source>saving and ending</source>
    <translation>正在保存并结束</translation>
+  </message>
+  <message>
+   <source>second text encoder</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>smoothed</source>
@@ -1496,8 +1816,16 @@
    <translation>还有 {count} 项要选</translation>
   </message>
   <message>
+   <source>{count} vectors</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{count} warnings</source>
    <translation>{count} 条提醒</translation>
+  </message>
+  <message>
+   <source>{done} of {total}</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{done} of {total} pictures</source>
@@ -1512,12 +1840,20 @@
    <translation>{file} 不参加：{why}</translation>
   </message>
   <message>
+   <source>{file} is there.</source>
+   <translation>已放好：{file}。</translation>
+  </message>
+  <message>
    <source>{file} is there. Refresh the program's list of LoRAs.</source>
    <translation>{file} 已放好。请在程序里刷新 LoRA 列表。</translation>
   </message>
   <message>
    <source>{hours} h {minutes:02d} min</source>
    <translation>{hours} 小时 {minutes:02d} 分</translation>
+  </message>
+  <message>
+   <source>{id} is being downloaded first.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{minutes} min</source>
@@ -1548,6 +1884,26 @@
    <translation>{optimizer}，学习率 {unet}（UNet）和 {text}（文本编码器），调度 {schedule}。</translation>
   </message>
   <message>
+   <source>{prediction}: a mark in the file says so.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{prediction}: its config says so.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{prediction}: the file's metadata says so.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{prediction}: you chose it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{prediction}: {family} models do, unless they say otherwise.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{program}: the file goes to {folder}.</source>
    <translation>{program}：文件会放到 {folder}。</translation>
   </message>
@@ -1558,6 +1914,10 @@
   <message>
    <source>{seconds} s</source>
    <translation>{seconds} 秒</translation>
+  </message>
+  <message>
+   <source>{size} a second</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{time} left</source>
@@ -1595,6 +1955,10 @@
    <translation>0 为关闭。多存几个文件，方便挑出最好的一个。</translation>
   </message>
   <message>
+   <source>0.9 is usual (--amount 0.9).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>150 tokens</source>
    <translation>150 个 token</translation>
   </message>
@@ -1605,6 +1969,10 @@
   <message>
    <source>1e-4 is usual.</source>
    <translation>一般用 1e-4。</translation>
+  </message>
+  <message>
+   <source>2 keeps what is above half of the greatest singular value; 10 and more are usual.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>20 to 30 is usual.</source>
@@ -1643,28 +2011,48 @@
    <translation>接着训练的 LoRA 文件；以它的秩和 alpha 为准，不用这里设的。留空则从头开始。</translation>
   </message>
   <message>
+   <source>A LoRA for a family that Athanor trains is needed here. {summary}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>A LoRA is needed here. {summary}</source>
    <translation>这里需要一个 LoRA。{summary}</translation>
   </message>
   <message>
-   <source>A LoRA made for Stable Diffusion 1.x is needed here. {summary}</source>
-   <translation>这里需要一个 Stable Diffusion 1.x 的 LoRA。{summary}</translation>
+   <source>A LoRA made for {family} is needed here. {summary}</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>A VAE file or folder to use in place of the model's own; empty keeps the model's.</source>
    <translation>用来代替模型自带 VAE 的 VAE 文件或文件夹；留空则用模型自带的。</translation>
   </message>
   <message>
-   <source>A VAE for Stable Diffusion 1.x is needed here. {summary}</source>
-   <translation>这里需要一个 Stable Diffusion 1.x 的 VAE。{summary}</translation>
+   <source>A VAE for {family} is needed here. {summary}</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>A VAE is needed here. {summary}</source>
    <translation>这里需要一个 VAE。{summary}</translation>
   </message>
   <message>
+   <source>A VAE is needed, {path} has none. {reason}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>A damaged entry of the cache is made again ({detail}).</source>
    <translation>缓存里有一项损坏，正在重新生成（{detail}）。</translation>
+  </message>
+  <message>
+   <source>A diffusers folder cannot be made of this. {summary}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>A file became shorter while it was read: {reason}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>A file or folder with the text encoder of this kind of model, for a base model that has none; empty takes its own.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>A folder that is switched off stays in the list and is not trained.</source>
@@ -1681,6 +2069,18 @@
   <message>
    <source>A snapshot lets a run go on after a power cut. One is made at each save too.</source>
    <translation>有了快照，断电之后也能接着训练。每次保存时也会做一个。</translation>
+  </message>
+  <message>
+   <source>A text encoder for {family} is needed here. {summary}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>A text encoder is needed here. {summary}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>A {family} model is needed here. {summary}</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Adafactor</source>
@@ -1731,6 +2131,10 @@
    <translation>训练后：{after:.0%}（要求至少 {limit:.0%}）。</translation>
   </message>
   <message>
+   <source>All weights are 0: nothing is left to be merged.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Alpha</source>
    <translation>Alpha</translation>
   </message>
@@ -1743,8 +2147,16 @@
    <translation>总放最前</translation>
   </message>
   <message>
+   <source>An entry cannot be called {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>An entry of the cache was deleted or damaged while the run was using it ({detail}).</source>
    <translation>缓存里的一项在训练使用时被删除或损坏（{detail}）。</translation>
+  </message>
+  <message>
+   <source>An id is owner/name, owner/name@revision or owner/name/file.safetensors.</source>
+   <translation>ID 的写法是 owner/name、owner/name@revision 或 owner/name/file.safetensors。</translation>
   </message>
   <message>
    <source>Arguments of the optimiser itself, one `name = value` a line, such as `weight_decay = 0.1`.</source>
@@ -1755,8 +2167,16 @@
    <translation>和 sd-scripts 一样；没有 .caption 时读 .txt。</translation>
   </message>
   <message>
+   <source>At least two LoRAs are needed to be merged.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>At the end</source>
    <translation>结束时</translation>
+  </message>
+  <message>
+   <source>At this size it is hardly needed.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Athanor's example: a LoRA learns an emblem that the embedded base model has never seen.</source>
@@ -1783,12 +2203,20 @@
    <translation>第一步之前</translation>
   </message>
   <message>
+   <source>Begin it with https://.</source>
+   <translation>请以 https:// 开头。</translation>
+  </message>
+  <message>
    <source>Behind transparency</source>
    <translation>透明处的底色</translation>
   </message>
   <message>
    <source>Bucket step</source>
    <translation>分桶步长</translation>
+  </message>
+  <message>
+   <source>By the UNet's answers to a test it is a model of {kind}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>CFG scale</source>
@@ -1801,6 +2229,14 @@
   <message>
    <source>Cache pictures</source>
    <translation>缓存图片</translation>
+  </message>
+  <message>
+   <source>Can be chosen as the VAE of a model.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Can be trained on here.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Caption dropout</source>
@@ -1831,8 +2267,16 @@
    <translation>角色放前面</translation>
   </message>
   <message>
+   <source>Check its name. A private one needs a token for reading in HF_TOKEN.</source>
+   <translation>请检查名称。私有模型需要在 HF_TOKEN 中设置可读取的令牌。</translation>
+  </message>
+  <message>
    <source>Check that it is a file and that you may read it.</source>
    <translation>请确认它是一个文件，并且你有权读取。</translation>
+  </message>
+  <message>
+   <source>Check that it is there, and that you may read and write it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Check that you may open the folder.</source>
@@ -1859,6 +2303,14 @@
    <translation>请检查名称。</translation>
   </message>
   <message>
+   <source>Check the network. Where the hub is blocked, set HF_ENDPOINT to a mirror's address, or choose a model file that was downloaded in another way. What has come already is kept.</source>
+   <translation>请检查网络。如果无法访问 Hub，请把 HF_ENDPOINT 设为镜像地址，或选择用其他方式下载好的模型文件。已下载的部分会保留。</translation>
+  </message>
+  <message>
+   <source>Check the rights of the hub's cache, or have it elsewhere (HF_HOME).</source>
+   <translation>请检查 Hub 缓存文件夹的权限，或把它放到别处（HF_HOME）。</translation>
+  </message>
+  <message>
    <source>Choose Adafactor as the optimiser, or another schedule.</source>
    <translation>请把优化器换成 Adafactor，或换一种调度方式。</translation>
   </message>
@@ -1869,6 +2321,14 @@
   <message>
    <source>Choose a LoRA made on a model of the same sizes.</source>
    <translation>请选择在同样规模的模型上训练的 LoRA。</translation>
+  </message>
+  <message>
+   <source>Choose a VAE file beside it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Choose a base model of Stable Diffusion 1.x, 2.x or SDXL.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Choose a folder.</source>
@@ -1883,12 +2343,32 @@
    <translation>请用简单的名称。</translation>
   </message>
   <message>
+   <source>Choose a version of the file in fp32, fp16 or bf16.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Choose an ordinary version of the model (4 channels) or an inpainting version (9).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Choose another folder.</source>
    <translation>请选择另一个文件夹。</translation>
   </message>
   <message>
+   <source>Choose another name or folder.</source>
+   <translation>请换一个名称或文件夹。</translation>
+  </message>
+  <message>
    <source>Choose another name, or replace what is there.</source>
    <translation>请换个名称，或替换已有的文件。</translation>
+  </message>
+  <message>
+   <source>Choose another name, or switch on “Overwrite” (--overwrite).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Choose another name.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Choose another optimiser, or run the doctor (gui.sh doctor, gui.bat doctor).</source>
@@ -1899,28 +2379,52 @@
    <translation>请选择另一个输出文件夹，或允许在那里写入。</translation>
   </message>
   <message>
+   <source>Choose another program, or a plain folder.</source>
+   <translation>请选择其他程序，或一个普通文件夹。</translation>
+  </message>
+  <message>
    <source>Choose folders with pictures in them.</source>
    <translation>请选择里面有图片的文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose text encoders of the same family, in the order in which it has them.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Choose text encoders of the same family, or none if the model has its own.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Choose the device auto, or install onnxruntime-gpu or onnxruntime-directml in its place.</source>
    <translation>请把设备设为 auto，或改装 onnxruntime-gpu 或 onnxruntime-directml。</translation>
   </message>
   <message>
-   <source>Choose the folder of A1111, Forge or ComfyUI.</source>
-   <translation>请选择 A1111、Forge 或 ComfyUI 的文件夹。</translation>
-  </message>
-  <message>
    <source>Choose the folder of a model of this kind.</source>
    <translation>请选择这类模型的文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose the folder of the program that draws, or a plain folder.</source>
+   <translation>请选择绘图程序的文件夹，或一个普通文件夹。</translation>
   </message>
   <message>
    <source>Choose the folder that holds {model} and {labels}.</source>
    <translation>请选择放有 {model} 和 {labels} 的文件夹。</translation>
   </message>
   <message>
+   <source>Choose the full version of the model, or a text encoder beside it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Choose the full version of the model, or text encoders beside it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Choose the schedule adafactor, or set relative_step = false.</source>
    <translation>请把调度方式设为 adafactor，或设 relative_step = false。</translation>
+  </message>
+  <message>
+   <source>Choose the whole model.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Class folders</source>
@@ -1933,6 +2437,10 @@
   <message>
    <source>Close other programs, or choose half precision for the base model.</source>
    <translation>请关闭其他程序，或选择半精度的底模。</translation>
+  </message>
+  <message>
+   <source>Close other programs.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Close programs that have it open, or change its rights; then resume the run.</source>
@@ -1951,16 +2459,40 @@
    <translation>备注</translation>
   </message>
   <message>
+   <source>Comparing layers</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Computes parts twice to save memory.</source>
    <translation>把一部分重算一遍，以节省显存。</translation>
+  </message>
+  <message>
+   <source>Computes the hashes by which programs and sites know a file.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Continue from</source>
    <translation>接着训练</translation>
   </message>
   <message>
+   <source>Convert</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Convert it to a single file first (tools convert).</source>
+   <translation>请先把它转换成单个文件（tools convert）。</translation>
+  </message>
+  <message>
+   <source>Copy or download it again.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Copy to</source>
    <translation>复制到</translation>
+  </message>
+  <message>
+   <source>Copying</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Correct them under Optimiser, More arguments.</source>
@@ -2035,6 +2567,10 @@
    <translation>丢弃率（dropout）</translation>
   </message>
   <message>
+   <source>Each is one more encoded picture in the cache.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Each picture takes as long as many steps.</source>
    <translation>每张图花的时间相当于许多步。</translation>
   </message>
@@ -2089,6 +2625,10 @@
   <message>
    <source>Exporting failed at {path}: {reason}.</source>
    <translation>导出在 {path} 处失败：{reason}。</translation>
+  </message>
+  <message>
+   <source>Extract a LoRA</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Failed: the LoRA did not learn what it should. {seconds:.0f} seconds.</source>
@@ -2147,8 +2687,20 @@
    <translation>放要学的图片的文件夹。</translation>
   </message>
   <message>
+   <source>For a v-prediction model made so, or to be made so by a long training.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Free some space and export again.</source>
    <translation>请腾出一些空间，再重新导出。</translation>
+  </message>
+  <message>
+   <source>Free some space and start again.</source>
+   <translation>请腾出一些空间后重新开始。</translation>
+  </message>
+  <message>
+   <source>Free some space, or have the hub's cache on another disk (HF_HOME).</source>
+   <translation>请腾出一些空间，或把 Hub 的缓存放到另一块硬盘（HF_HOME）。</translation>
   </message>
   <message>
    <source>Full precision; the one for a CPU.</source>
@@ -2183,6 +2735,10 @@
    <translation>梯度裁剪</translation>
   </message>
   <message>
+   <source>HF_ENDPOINT is {address}, which is no address.</source>
+   <translation>HF_ENDPOINT 的值 {address} 不是一个地址。</translation>
+  </message>
+  <message>
    <source>Half precision for newer cards.</source>
    <translation>较新显卡的半精度。</translation>
   </message>
@@ -2195,12 +2751,20 @@
    <translation>一般取秩的一半。</translation>
   </message>
   <message>
+   <source>Hashes</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Height</source>
    <translation>高</translation>
   </message>
   <message>
    <source>How closely the prompt is followed; 7 is usual.</source>
    <translation>跟随提示词的程度；一般用 7。</translation>
+  </message>
+  <message>
+   <source>How many masks each picture gets: its opaque part, all of it, rectangles, brush strokes. Only an inpainting model uses them.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>How many tags at the start stay in place when shuffling; the trigger word should be among them.</source>
@@ -2227,8 +2791,16 @@
    <translation>整套图显示几遍。设了步数时不起作用。</translation>
   </message>
   <message>
+   <source>If it has no text encoder, extract the UNet only.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>If memory is short, close other programs; with a graphics card, try the device cpu.</source>
    <translation>如果内存不够，请关闭其他程序；有显卡时可试试把设备设为 cpu。</translation>
+  </message>
+  <message>
+   <source>If that is wrong, choose the prediction on the base model's page: the wrong one ruins the result.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>If this stays so, delete {file}: it is made anew.</source>
@@ -2243,6 +2815,10 @@
    <translation>{folder} 里已经有 {names}。</translation>
   </message>
   <message>
+   <source>In {path}, the tensor {name} of the {part} is missing or of another size.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>In {path}, the {part} cannot be used: {reason}.</source>
    <translation>{path} 里的 {part} 不能用：{reason}。</translation>
   </message>
@@ -2251,8 +2827,36 @@
    <translation>{path} 里的 {part} 有 {count} 个张量缺失、多余或尺寸不符，例如 {name}。</translation>
   </message>
   <message>
+   <source>InstructPix2Pix</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Is it a mirror of the hub (HF_ENDPOINT), or does this network want a login first?</source>
+   <translation>它真的是 Hub 的镜像吗（HF_ENDPOINT）？还是这个网络需要先登录？</translation>
+  </message>
+  <message>
    <source>Is it a run file? Save it as UTF-8.</source>
    <translation>这是训练文件吗？请存成 UTF-8。</translation>
+  </message>
+  <message>
+   <source>Is the disk full, write-protected or gone?</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>It can be used for drawing in other programs; nothing is trained on it here.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>It can be used for drawing; its metadata can be read and edited here.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>It has {names}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>It is no Stable Diffusion model: it has no UNet.</source>
+   <translation>它不是 Stable Diffusion 模型：没有 UNet。</translation>
   </message>
   <message>
    <source>It may be cut short or damaged: compare its size with the original's, or download it again.</source>
@@ -2261,6 +2865,10 @@
   <message>
    <source>It takes: {known}.</source>
    <translation>它接受：{known}。</translation>
+  </message>
+  <message>
+   <source>It was made for a model of other sizes.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Its run has ended; resume goes on with it.</source>
@@ -2287,6 +2895,10 @@
    <translation>把编码好的图片存下来，VAE 只工作一遍，不用每步都来。</translation>
   </message>
   <message>
+   <source>Known are LoRA (with convolutions, DoRA), LoHa, LoKr and full differences.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Largest size of the shared cache folder; the longest unused entries go first.</source>
    <translation>共用缓存文件夹的最大容量；最久没用的先删。</translation>
   </message>
@@ -2303,6 +2915,10 @@
    <translation>不要用 &lt; &gt; : " / \ | ? * 和系统保留的词。</translation>
   </message>
   <message>
+   <source>Leave out the part behind @.</source>
+   <translation>去掉 @ 后面的部分。</translation>
+  </message>
+  <message>
    <source>Leave private entries out</source>
    <translation>不写私人信息</translation>
   </message>
@@ -2311,8 +2927,16 @@
    <translation>不动它们</translation>
   </message>
   <message>
+   <source>Leave this empty.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Less memory; captions and their encodings can be cached.</source>
    <translation>占用更少；标注和它们的编码可以缓存。</translation>
+  </message>
+  <message>
+   <source>Let it be as the model says, unless you know better.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Lets the model learn darker darks and brighter brights. 0 is off; 0.03 to 0.1 is usual.</source>
@@ -2331,8 +2955,16 @@
    <translation>Lion</translation>
   </message>
   <message>
+   <source>LoHa, LoKr, DoRA and full differences can be merged into a model (bake) only.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>LoRA</source>
    <translation>LoRA</translation>
+  </message>
+  <message>
+   <source>LoRAs can only be merged if they are made for models of the same sizes.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Longer is a little slower.</source>
@@ -2379,6 +3011,14 @@
    <translation>请写短一些。</translation>
   </message>
   <message>
+   <source>Make room on that disk, then start again.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Make room, or write to another disk.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Make room, then resume the run; every file and snapshot saved before is whole.</source>
    <translation>请腾出空间，再继续训练；之前保存的每个文件和快照都完好。</translation>
   </message>
@@ -2391,6 +3031,26 @@
    <translation>请把预览图改小。</translation>
   </message>
   <message>
+   <source>Makes a LoRA of the difference between two models.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Makes a LoRA smaller and loses as little as can be.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Makes one LoRA of several.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Makes one model of two or three.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Masks for inpainting</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Memory and file size grow in proportion.</source>
    <translation>占用和文件大小随之成比例增长。</translation>
   </message>
@@ -2401,6 +3061,26 @@
   <message>
    <source>Mend that line. A backslash in a path must be written twice, or use '…'.</source>
    <translation>请改好那一行。路径里的反斜杠要写两个，或者用 '…' 括起来。</translation>
+  </message>
+  <message>
+   <source>Merge LoRAs into a model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Merge LoRAs with each other</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Merge models</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Merging layers</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Metadata</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Method</source>
@@ -2467,6 +3147,10 @@
    <translation>新标签放在标注前面，不重复已有的。</translation>
   </message>
   <message>
+   <source>No WebUI answers at {address}. Press its own refresh button, or start it with --api.</source>
+   <translation>{address} 没有 WebUI 应答。请点它自己的刷新按钮，或用 --api 启动它。</translation>
+  </message>
+  <message>
    <source>No base model is chosen.</source>
    <translation>还没有选底模。</translation>
   </message>
@@ -2495,6 +3179,10 @@
    <translation>没有一张要学的图能用。</translation>
   </message>
   <message>
+   <source>No text encoder that fits this model is in {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Nobody is at work in {folder}.</source>
    <translation>{folder} 里没有正在进行的训练。</translation>
   </message>
@@ -2511,12 +3199,20 @@
    <translation>它的图片（{count} 张）一张也不能用。</translation>
   </message>
   <message>
+   <source>None of the {count} layers of {path} has a place in the model, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Nothing is written.</source>
    <translation>什么也不写入磁盘。</translation>
   </message>
   <message>
    <source>Nothing was written: this only showed {count} captions.</source>
    <translation>什么也没有写：只是展示了 {count} 条标注。</translation>
+  </message>
+  <message>
+   <source>Numbers from 0 to 1 are usual.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Numbers in the file. fp16 is half the size and works everywhere.</source>
@@ -2547,8 +3243,16 @@
    <translation>只显示</translation>
   </message>
   <message>
+   <source>Only the averaged weights (EMA) of the UNet are in this file. Convert it first.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Only where it is installed and a test call works.</source>
    <translation>只在装好并且试用成功时可用。</translation>
+  </message>
+  <message>
+   <source>Open its page in a browser, accept its terms if it asks, make a token for reading, and set it as HF_TOKEN.</source>
+   <translation>在浏览器中打开它的页面，如有要求先同意条款，创建一个只读令牌，并设为 HF_TOKEN。</translation>
   </message>
   <message>
    <source>Optimiser</source>
@@ -2595,6 +3299,10 @@
    <translation>不到训练尺寸一半的图片：{count} 张（{names}）。它们会显得模糊。</translation>
   </message>
   <message>
+   <source>Pictures of this size need much memory.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Pictures so long or wide that less than half of them is trained: {count} ({names}).</source>
    <translation>太长或太宽、只有不到一半会被训练的图片：{count} 张（{names}）。</translation>
   </message>
@@ -2613,6 +3321,10 @@
   <message>
    <source>Precision</source>
    <translation>精度</translation>
+  </message>
+  <message>
+   <source>Prediction</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Prior loss weight</source>
@@ -2651,8 +3363,24 @@
    <translation>每次把用逗号分开的各部分换个顺序。只适合标签列表。</translation>
   </message>
   <message>
+   <source>Raise the resolution if the memory allows it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Rank</source>
    <translation>秩（维度 dim）</translation>
+  </message>
+  <message>
+   <source>Reading</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Reading or writing failed</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Reads brackets in captions as prompts do: (word) counts more, [word] less, (word:1.3) just so.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Regularisation</source>
@@ -2675,12 +3403,24 @@
    <translation>替换表</translation>
   </message>
   <message>
+   <source>Resize a LoRA</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Resizing layers</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Resolution</source>
    <translation>分辨率</translation>
   </message>
   <message>
    <source>Resolution is a width and a height.</source>
    <translation>分辨率是宽和高。</translation>
+  </message>
+  <message>
+   <source>Resume the run with that version, or start a new one.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Resume the run: the entry is then made again.</source>
@@ -2701,6 +3441,14 @@
   <message>
    <source>SDPA</source>
    <translation>SDPA</translation>
+  </message>
+  <message>
+   <source>SDXL's second text encoder has a learning rate of its own here; empty takes the text encoder's.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>SDXL's two text encoders know enough, and training them needs much memory.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>SGDNesterov</source>
@@ -2743,6 +3491,14 @@
    <translation>学习率调度器</translation>
   </message>
   <message>
+   <source>Second separate text encoder</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Second text encoder rate</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Seed</source>
    <translation>种子</translation>
   </message>
@@ -2751,12 +3507,24 @@
    <translation>单独的 VAE</translation>
   </message>
   <message>
+   <source>Separate text encoder</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Set 2 or more, or cosine.</source>
    <translation>请设为 2 或更多，或改用 cosine。</translation>
   </message>
   <message>
+   <source>Set it to 0.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Set it to 1, or empty where another rate is used.</source>
    <translation>请设为 1；用另一个学习率的地方留空。</translation>
+  </message>
+  <message>
+   <source>Set it to 1.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Set it to at least 1.</source>
@@ -2803,6 +3571,10 @@
    <translation>读取它的程序会显示；留空则用名称。</translation>
   </message>
   <message>
+   <source>Shows and changes what a file says about itself.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Shows each picture mirrored half of the time. Not for asymmetric subjects.</source>
    <translation>有一半时候把图片左右翻转。不适合左右不对称的主体。</translation>
   </message>
@@ -2843,6 +3615,10 @@
    <translation>快照间隔</translation>
   </message>
   <message>
+   <source>So much metadata ({size} MB) is not read by programs.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Spaces for underscores</source>
    <translation>下划线换成空格</translation>
   </message>
@@ -2855,12 +3631,20 @@
    <translation>拆开“名字（作品）”</translation>
   </message>
   <message>
+   <source>Stable Diffusion 2.x at 768, and models that say so.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Steps</source>
    <translation>步数</translation>
   </message>
   <message>
    <source>Stopped.</source>
    <translation>已停止。</translation>
+  </message>
+  <message>
+   <source>Stopped. Nothing was written.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Stopped: {written} captions written, {left} pictures left. Start again to go on from here.</source>
@@ -2873,6 +3657,14 @@
   <message>
    <source>Switch gradient checkpointing on, lower the batch size or the resolution, or close other programs.</source>
    <translation>请打开梯度检查点，减小批大小或分辨率，或关闭其他程序。</translation>
+  </message>
+  <message>
+   <source>Switch it off, or choose v-prediction if the model is one.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Switch it off.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Tags are shuffled and none is kept in front: the trigger word gets lost.</source>
@@ -2907,6 +3699,10 @@
    <translation>TensorBoard 日志</translation>
   </message>
   <message>
+   <source>Tensors of the kind {dtype} cannot be read.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Text encoder only</source>
    <translation>只训练文本编码器</translation>
   </message>
@@ -2915,16 +3711,64 @@
    <translation>文本编码器学习率</translation>
   </message>
   <message>
+   <source>That needs a base model. {summary}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The LoRA and everything about its run: {folder}</source>
    <translation>LoRA 和这次训练的一切都在：{folder}</translation>
+  </message>
+  <message>
+   <source>The LoRAs are for different families ({listed}).</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The UNet alone saves memory and time, and costs likeness.</source>
    <translation>只训练 UNet 省显存省时间，但像的程度会差一些。</translation>
   </message>
   <message>
+   <source>The UNet of {path} takes {channels} channels.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The UNet's answers to a test fit neither epsilon nor v-prediction.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The UNet's averaged weights were taken.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The UNet's own learning rate; empty takes the one above.</source>
    <translation>UNet 自己的学习率；留空则用上面的。</translation>
+  </message>
+  <message>
+   <source>The VAE {path} has other sizes than the model's: {count} tensors differ, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The VAE {path} is for another kind of model: its latents have not 4 channels.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The WebUI answered with error {code}; press its own refresh button.</source>
+   <translation>WebUI 返回了错误 {code}，请点它自己的刷新按钮。</translation>
+  </message>
+  <message>
+   <source>The WebUI asks for a user and password: write the address as http://user:password@host:port.</source>
+   <translation>WebUI 需要用户名和密码：地址请写成 http://user:password@host:port。</translation>
+  </message>
+  <message>
+   <source>The WebUI has no way to read its list of this kind anew; start it again.</source>
+   <translation>WebUI 无法重新读取这类文件的列表，请重启它。</translation>
+  </message>
+  <message>
+   <source>The WebUI runs without its API, so it can not be told of the new file: start it with --api.</source>
+   <translation>WebUI 没有开启 API，无法通知它有新文件：请用 --api 启动。</translation>
+  </message>
+  <message>
+   <source>The averaged weights in {path} lack {count} of the UNet's, for example {name}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The cache can't be written ({detail}).</source>
@@ -2963,8 +3807,16 @@
    <translation>磁盘满了：{folder} 处剩余 {megabytes} MB。</translation>
   </message>
   <message>
+   <source>The disk is full; {id} is not whole yet.</source>
+   <translation>硬盘已满，{id} 还没有下载完整。</translation>
+  </message>
+  <message>
    <source>The disk of the cache is nearly full.</source>
    <translation>缓存所在的磁盘快满了。</translation>
+  </message>
+  <message>
+   <source>The disk of {folder} has {free} MB free, {needed} MB are needed.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The disk of {folder} is full; nothing was replaced.</source>
@@ -2983,6 +3835,10 @@
    <translation>文件开头没有格式编号。</translation>
   </message>
   <message>
+   <source>The file does not say whether it is an epsilon or a v-prediction model; it will be tested at the start.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The file is cut short ({reason}): the download or copy is not complete. Download it again.</source>
    <translation>文件不完整（{reason}）：下载或复制没有完成。请重新下载。</translation>
   </message>
@@ -2997,6 +3853,10 @@
   <message>
    <source>The file may be damaged or of another kind: download it again, or choose another model.</source>
    <translation>文件可能已损坏或属于别的种类：请重新下载，或选另一个模型。</translation>
+  </message>
+  <message>
+   <source>The file of the base model does not say what it predicts. {guess}</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The file {path} cannot be read: {reason}.</source>
@@ -3015,8 +3875,28 @@
    <translation>显卡用不上，改由 CPU 计算，会慢一些。</translation>
   </message>
   <message>
+   <source>The last layer is right for photographic models; set 2 for most anime models.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The last lines of log.txt say where. Resume goes on from the last snapshot.</source>
    <translation>log.txt 的最后几行写着出错的地方。“继续”会从最近的快照接着训练。</translation>
+  </message>
+  <message>
+   <source>The layer {name} has different sizes in {files} ({sizes}).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The layer {name} of {path} ({given}) does not fit the model's weight of {shape}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The length was {before} epochs and is now {after} epochs.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The length was {before} steps and is now {after} epochs.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The library of {optimizer} can not be loaded ({reason}).</source>
@@ -3047,16 +3927,32 @@
    <translation>模型运行失败（{reason}）。</translation>
   </message>
   <message>
-   <source>The model is laid out as Stable Diffusion 1.x, but is not whole: {reason}.</source>
-   <translation>模型的结构是 Stable Diffusion 1.x，但不完整：{reason}。</translation>
+   <source>The model is laid out as {family}, but is not whole: {reason}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
-   <source>The model to train on: one .safetensors file, or a diffusers folder. Stable Diffusion 1.x.</source>
-   <translation>在它上面训练的模型：一个 .safetensors 文件，或 diffusers 文件夹。Stable Diffusion 1.x。</translation>
+   <source>The model to train on: one file, or a diffusers folder. Stable Diffusion 1.x, 2.x or SDXL.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The model's answers are not probabilities between 0 and 1, so they cannot be tags.</source>
    <translation>模型给出的不是 0 到 1 之间的概率，不能当作标签。</translation>
+  </message>
+  <message>
+   <source>The model's file says {told}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The models are of different families ({listed}).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The models do not differ in the {count} layers that were compared.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The models predict different things ({listed}); a mixture of them draws noise.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The name is empty, or begins or ends with a blank or a dot.</source>
@@ -3091,8 +3987,24 @@
    <translation>下次训练马上就能开始。</translation>
   </message>
   <message>
+   <source>The noise: nearly every model.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The old ones stay.</source>
    <translation>旧的保留。</translation>
+  </message>
+  <message>
+   <source>The other one, where SDXL's two text encoders are files apart; empty takes the model's own.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The output is the file that is read: {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The output {path} should end in {suffixes}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The picture's own seed.</source>
@@ -3115,10 +4027,26 @@
    <translation>画图的采样算法。</translation>
   </message>
   <message>
+   <source>The rule ratio needs a number above 1, not {amount}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The rule threshold needs a number above 0, not {amount}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The rule {rule} needs a share above 0 and up to 1, not {amount}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The run file cannot be used ({count} problems):
 {lines}</source>
    <translation>训练文件不能用（{count} 个问题）：
 {lines}</translation>
+  </message>
+  <message>
+   <source>The run goes on with it; it will differ from an unbroken one.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The run goes on with those of now; it will differ from an unbroken one.</source>
@@ -3167,6 +4095,10 @@
    <translation>同一个训练文件、同一个种子，得到同样的结果。</translation>
   </message>
   <message>
+   <source>The second text encoder is missing in this model. Choose the full version of it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The shortest side is longer than the longest side.</source>
    <translation>最短边比最长边还长。</translation>
   </message>
@@ -3187,6 +4119,10 @@
    <translation>存下的分数不能用（{reason}）。</translation>
   </message>
   <message>
+   <source>The text encoder helps a new word to stick.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The text encoder of {path} knows {rows} tokens, its tokenizer has {count}.</source>
    <translation>{path} 的文本编码器认识 {rows} 个 token，它的分词器有 {count} 个。</translation>
   </message>
@@ -3197,6 +4133,26 @@
   <message>
    <source>The text encoder's own learning rate, usually half of the UNet's or less; empty takes the one above.</source>
    <translation>文本编码器自己的学习率，通常是 UNet 的一半或更低；留空则用上面的。</translation>
+  </message>
+  <message>
+   <source>The text encoders give {given} numbers for each token, the UNet of {path} wants {wanted}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The token in HF_TOKEN does not open {id}, or there is no such model.</source>
+   <translation>HF_TOKEN 中的令牌打不开 {id}，或者没有这个模型。</translation>
+  </message>
+  <message>
+   <source>The tool bake puts LoRAs into a model, join puts LoRAs together.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The tool convert makes one of a .ckpt or .pt file.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The trained model lacks {count} weights of the base model, for example {name}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The training failed ({reason}).</source>
@@ -3215,12 +4171,24 @@
    <translation>最常用；没有 .txt 时读 .caption。</translation>
   </message>
   <message>
+   <source>The weight {name} is {base} in the base model and {tuned} in the trained one.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The worker could not be started ({reason}).</source>
    <translation>训练进程启动不了（{reason}）。</translation>
   </message>
   <message>
    <source>The worker of {folder} does not answer.</source>
    <translation>{folder} 的训练进程没有回应。</translation>
+  </message>
+  <message>
+   <source>There are no averaged weights (EMA) in {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>There are no entries.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>There are no pictures in the folders that were named.</source>
@@ -3231,32 +4199,96 @@
    <translation>没有要学的图片。</translation>
   </message>
   <message>
+   <source>There are several models in it.</source>
+   <translation>里面有多个模型。</translation>
+  </message>
+  <message>
+   <source>There is a file or folder of this name: {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>There is a folder of this name: {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>There is an amount of C, but no model C.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>There is no UNet in this model.</source>
    <translation>这个模型里没有 UNet。</translation>
+  </message>
+  <message>
+   <source>There is no UNet in {path}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>There is no VAE inside this model. Choose a VAE file beside it.</source>
    <translation>这个模型里没有 VAE。请另外选一个 VAE 文件。</translation>
   </message>
   <message>
+   <source>There is no VAE inside {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>There is no block {name} in this model.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>There is no device {name} that PyTorch can use.</source>
    <translation>PyTorch 没有可用的设备 {name}。</translation>
+  </message>
+  <message>
+   <source>There is no entry {name} in the file.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>There is no file or folder {path}.</source>
    <translation>没有文件或文件夹 {path}。</translation>
   </message>
   <message>
+   <source>There is no file {file}.</source>
+   <translation>没有文件 {file}。</translation>
+  </message>
+  <message>
+   <source>There is no file {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>There is no folder {folder}.</source>
    <translation>没有文件夹 {folder}。</translation>
+  </message>
+  <message>
+   <source>There is no folder {path}.</source>
+   <translation>没有文件夹 {path}。</translation>
+  </message>
+  <message>
+   <source>There is no model in it that can be used (.safetensors, .ckpt or a diffusers folder).</source>
+   <translation>里面没有可用的模型（.safetensors、.ckpt 或 diffusers 文件夹）。</translation>
+  </message>
+  <message>
+   <source>There is no model {id} on the hub, or it is not public.</source>
+   <translation>Hub 上没有模型 {id}，或者它不是公开的。</translation>
   </message>
   <message>
    <source>There is no run file {path}.</source>
    <translation>没有训练文件 {path}。</translation>
   </message>
   <message>
+   <source>There is no second text encoder inside {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>There is no text encoder in this model. Choose the full version of it, not the UNet alone.</source>
    <translation>这个模型里没有文本编码器。请选完整版，而不是单独的 UNet。</translation>
+  </message>
+  <message>
+   <source>There is no text encoder inside {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>There is none before it: the run begins anew.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>There is not enough memory for a preview; the training goes on without it.</source>
@@ -3269,6 +4301,10 @@
   <message>
    <source>There is not enough memory for this run.</source>
    <translation>内存不够进行这次训练。</translation>
+  </message>
+  <message>
+   <source>There is not enough memory for this.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>There was not enough memory.</source>
@@ -3289,8 +4325,12 @@
    <translation>它们属于文本编码器：请训练 UNet 和文本编码器。</translation>
   </message>
   <message>
-   <source>This VAE has {channels} latent channels and belongs to another kind of model; Stable Diffusion 1.x has 4.</source>
-   <translation>这个 VAE 有 {channels} 个潜空间通道，属于另一类模型；Stable Diffusion 1.x 是 4 个。</translation>
+   <source>This VAE has {channels} latent channels and belongs to another kind of model; {family} has {wanted}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This file is refused: {reason}. Choose the .safetensors version of the model.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>This file was made by a newer Athanor (format {number}, this one reads {newest}).</source>
@@ -3317,14 +4357,6 @@
    <translation>这是 GGUF 文件：量化权重只能用来画图，不能训练。请选 safetensors 版本。</translation>
   </message>
   <message>
-   <source>This is a LoRA for {family}.</source>
-   <translation>这是 {family} 的 LoRA。</translation>
-  </message>
-  <message>
-   <source>This is a LoRA.</source>
-   <translation>这是 LoRA。</translation>
-  </message>
-  <message>
    <source>This is a VAE with {channels} latent channels.</source>
    <translation>这是有 {channels} 个潜空间通道的 VAE。</translation>
   </message>
@@ -3333,12 +4365,12 @@
    <translation>这是 Athanor 不认识的一种 diffusers 文件夹（{name}）。</translation>
   </message>
   <message>
-   <source>This is a hypernetwork.</source>
-   <translation>这是超网络（hypernetwork）。</translation>
+   <source>This is a folder inside a diffusers model. Choose the folder above it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
-   <source>This is a model in the old .ckpt/.pt format, which can hold programs and cannot be read yet. Choose the .safetensors version, or convert it with the WebUI's checkpoint merger (no second model, format safetensors).</source>
-   <translation>这是旧式 .ckpt/.pt 模型，里面可以藏程序，目前还不能读取。请选 .safetensors 版本，或用 WebUI 的模型合并功能转换（不选第二个模型，格式选 safetensors）。</translation>
+   <source>This is a hypernetwork.</source>
+   <translation>这是超网络（hypernetwork）。</translation>
   </message>
   <message>
    <source>This is a packed archive. Unpack it first and choose the model inside.</source>
@@ -3349,6 +4381,14 @@
    <translation>这是图片，不是模型。</translation>
   </message>
   <message>
+   <source>This is a special version of {family} ({what}; {channels} input channels). Choose the ordinary version: a LoRA made on that one works on both.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This is a text encoder alone ({name}).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>This is a text encoder alone.</source>
    <translation>这是单独的文本编码器。</translation>
   </message>
@@ -3357,36 +4397,76 @@
    <translation>这是以模型名字存下来的网页：下载时要求登录或确认。请用浏览器重新下载。</translation>
   </message>
   <message>
-   <source>This is a {family} model. Only Stable Diffusion 1.x models can be trained yet.</source>
-   <translation>这是 {family} 模型。目前只能训练 Stable Diffusion 1.x 模型。</translation>
+   <source>This is a {family} model. Athanor trains Stable Diffusion 1.x, 2.x and SDXL.</source>
+   <translation type="unfinished" />
   </message>
   <message>
-   <source>This is an add-on (IP-Adapter, T2I-Adapter or motion module).</source>
-   <translation>这是附加模块（IP-Adapter、T2I-Adapter 或动作模块）。</translation>
+   <source>This is a {method} for {family}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
-   <source>This is an embedding (textual inversion).</source>
-   <translation>这是嵌入（textual inversion）。</translation>
+   <source>This is a {method}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
-   <source>This is an inpainting or other special version of Stable Diffusion 1.x ({channels} input channels). Choose the ordinary version: a LoRA made on that one works on both.</source>
-   <translation>这是 Stable Diffusion 1.x 的重绘版或其他特殊版本（{channels} 个输入通道）。请选普通版本：在普通版上训练的 LoRA 两种都能用。</translation>
+   <source>This is an add-on for drawing ({name}).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This is an aesthetic embedding.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This is an embedding (textual inversion) of {count} vectors for {family}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This is an embedding (textual inversion) of {count} vectors.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>This is an upscaler.</source>
    <translation>这是放大模型。</translation>
   </message>
   <message>
-   <source>This is not a model file that Athanor knows. Models are .safetensors files or diffusers folders.</source>
-   <translation>这不是 Athanor 认识的模型文件。模型是 .safetensors 文件或 diffusers 文件夹。</translation>
+   <source>This is not a model file that Athanor knows. Models are .safetensors, .ckpt, .pt or .bin files, or diffusers folders.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This is one part of a diffusers folder ({name}).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This is one part of a diffusers folder ({name}, {family}).</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>This is only a Git LFS pointer, a note of a hundred bytes in place of the model: the real file was not downloaded. Fetch it with `git lfs pull` or from the model's page.</source>
    <translation>这只是 Git LFS 的指针，一百来字节的便条，真正的模型没有下载。请用 `git lfs pull` 获取，或从模型页面下载。</translation>
   </message>
   <message>
+   <source>This is the SDXL refiner, which only finishes what SDXL has drawn. Train on an SDXL base model: its LoRAs are used before the refiner.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This is the hub's store of a model. Choose the folder with model_index.json under snapshots.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This is the index of a diffusers folder. Choose the folder that it lies in.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>This is too long; at most {limit} characters.</source>
    <translation>太长了；最多 {limit} 个字符。</translation>
+  </message>
+  <message>
+   <source>This is {name}, no model that draws.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>This model was made at {native} × {native}; at smaller sizes it learns blur.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>This prompt is empty.</source>
@@ -3413,12 +4493,20 @@
    <translation>标题</translation>
   </message>
   <message>
+   <source>To add a difference three models are needed: A + (B − C) × amount.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Train</source>
    <translation>训练部分</translation>
   </message>
   <message>
    <source>Training</source>
    <translation>训练</translation>
+  </message>
+  <message>
+   <source>Training can go on from it; the tools can join, resize or bake it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Training cannot go on from {path}: {count} of its {total} layers have no place in this run, for example {name}.</source>
@@ -3445,6 +4533,10 @@
    <translation>请稍后再试。</translation>
   </message>
   <message>
+   <source>Try again later; what has come already is kept.</source>
+   <translation>请稍后再试，已下载的部分会保留。</translation>
+  </message>
+  <message>
    <source>Twice the side is four times the work and memory.</source>
    <translation>边长加倍，计算和显存就是四倍。</translation>
   </message>
@@ -3465,12 +4557,20 @@
    <translation>不要的标签</translation>
   </message>
   <message>
+   <source>Unset HF_HUB_OFFLINE, or choose a model file.</source>
+   <translation>请取消 HF_HUB_OFFLINE，或选择一个模型文件。</translation>
+  </message>
+  <message>
    <source>Update Athanor.</source>
    <translation>请更新 Athanor。</translation>
   </message>
   <message>
    <source>Use</source>
    <translation>使用</translation>
+  </message>
+  <message>
+   <source>Usual for a LoRA with AdamW.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>VAE batch</source>
@@ -3505,12 +4605,24 @@
    <translation>请在窗口里看它，或先停掉它。</translation>
   </message>
   <message>
+   <source>Weighted captions</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>What happens to a picture that has a caption already. Whatever changes a caption copies it first to captions_backup beside the pictures.</source>
    <translation>已有标注的图片怎么办。凡是改动标注，都会先把原文复制到图片旁的 captions_backup。</translation>
   </message>
   <message>
    <source>What is trained. A LoRA is a small file that changes the base model while it is loaded.</source>
    <translation>训练的是什么。LoRA 是一个小文件，加载时改变底模。</translation>
+  </message>
+  <message>
+   <source>What its file says; a Stable Diffusion 2.x that does not is tested.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>What the model was made to tell: the noise, or v, a mixture of noise and picture. A wrong choice ruins it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>What to avoid.</source>
@@ -3533,8 +4645,12 @@
    <translation>在哪里训练：auto 用第一块显卡，没有就用 CPU；也可以写显卡的名称。</translation>
   </message>
   <message>
-   <source>Which of the text encoder's last layers is used: 2 for most anime models, 1 for photographic ones.</source>
-   <translation>用文本编码器倒数第几层：多数动漫模型用 2，写实模型用 1。</translation>
+   <source>Whether the noisiest step holds nothing of the picture: true darks and brights, for v-prediction models only.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Which of the text encoder's last layers is used: 2 for most anime models, 1 for photographic ones. SD 2.x and SDXL have a layer of their own and take only 1.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Which parts learn. The text encoder helps a new word to stick; without it a run needs less memory.</source>
@@ -3545,8 +4661,8 @@
    <translation>宽</translation>
   </message>
   <message>
-   <source>Width and height that pictures are scaled to cover. 512 is native for SD 1.x; multiples of 64.</source>
-   <translation>图片缩放后要铺满的宽和高。SD 1.x 原生 512；取 64 的倍数。</translation>
+   <source>Width and height that pictures are scaled to cover. 512 is native for SD 1.x, 768 for the v-prediction models of SD 2.x, 1024 for SDXL; multiples of 64.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Width of the update. More learns more detail, weighs more and overfits sooner; 8 to 32 is usual.</source>
@@ -3561,6 +4677,14 @@
    <translation>只有一次时就是普通余弦。</translation>
   </message>
   <message>
+   <source>With zero terminal SNR a noise offset is not needed, and makes pictures too dark or too bright.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>With zero terminal SNR the model learns true darks and brights by itself.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Words</source>
    <translation>词</translation>
   </message>
@@ -3573,12 +4697,20 @@
    <translation>例如写 [512, 512]。</translation>
   </message>
   <message>
+   <source>Write bf16 or fp32.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Write format = {newest} in its first line.</source>
    <translation>请在第一行写 format = {newest}。</translation>
   </message>
   <message>
    <source>Write it without quotes.</source>
    <translation>请去掉引号。</translation>
+  </message>
+  <message>
+   <source>Write the file you want behind the id, after a slash: {files}.</source>
+   <translation>请在 ID 后面加斜杠，写上想要的文件：{files}。</translation>
   </message>
   <message>
    <source>Writes \( and \) for brackets, as prompts of the WebUI need it. Captions for training need it off.</source>
@@ -3589,6 +4721,14 @@
    <translation>在训练自己的日志之外再写一份 TensorBoard 日志。</translation>
   </message>
   <message>
+   <source>Writes a model in another format or precision, without its averaged weights, or with another VAE.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Writes a model that has LoRAs built in.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Writes long hair for long_hair, as most guides do. Faces such as ^_^ keep theirs.</source>
    <translation>把 long_hair 写成 long hair，大多数教程都这样。^_^ 之类的颜文字保持原样。</translation>
   </message>
@@ -3597,8 +4737,24 @@
    <translation>把 name (series) 写成 name, series。</translation>
   </message>
   <message>
+   <source>Writing</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Written into the file if you wish.</source>
    <translation>愿意的话会写进文件。</translation>
+  </message>
+  <message>
+   <source>Zero terminal SNR</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Zero terminal SNR is for v-prediction models, and this one predicts epsilon.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Zero terminal SNR is switched on, and this model predicts epsilon: pure noise tells it nothing.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>a finite number</source>
@@ -3633,6 +4789,14 @@
    <translation>adafactor</translation>
   </message>
   <message>
+   <source>an upscaler</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>as the model says</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>bf16</source>
    <translation>bf16</translation>
   </message>
@@ -3653,8 +4817,16 @@
    <translation>cosine_with_restarts</translation>
   </message>
   <message>
+   <source>empty</source>
+   <translation>空</translation>
+  </message>
+  <message>
    <source>ends within its header</source>
    <translation>在文件头中间就断了</translation>
+  </message>
+  <message>
+   <source>epsilon</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>fp16</source>
@@ -3673,12 +4845,96 @@
    <translation>在内存里</translation>
   </message>
   <message>
+   <source>it announces {count} tensors, more than any model has</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it asks for an entry of Python's extension registry, which no model needs</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it became shorter while it was read</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it calls what is no function</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>it can't be read ({detail})</source>
    <translation>读不了（{detail}）</translation>
   </message>
   <message>
+   <source>it describes a tensor in no way known</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it describes the storage {name} in two ways</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has a number of {count} bytes</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has a storage of a kind that Athanor does not know</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has a table whose keys are no names</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has a tensor of an impossible name ({name})</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has a tensor that is larger than its storage</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has a tensor that repeats its storage without end</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has an instruction that Athanor does not know ({code})</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has none</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has {name} twice or more tensors than any model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it is a Python pickle, but none that torch wrote</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it is a TorchScript program, not a file of weights</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it is a folder, not a file</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it is a named pipe, a device or a socket, not a file</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it is a packed archive, not a model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>it is broken or cut short ({detail})</source>
    <translation>已损坏或不完整（{detail}）</translation>
+  </message>
+  <message>
+   <source>it is encrypted</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>it is gone</source>
@@ -3689,20 +4945,80 @@
    <translation>超过 {limit} 百万像素；请缩小它</translation>
   </message>
   <message>
+   <source>it is longer than such a file can be</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>it is not a picture, or its beginning is broken</source>
    <translation>不是图片，或开头已损坏</translation>
+  </message>
+  <message>
+   <source>it is one part of a zip in several files</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>it is only {width}×{height} pixels; the shorter side must have {least}</source>
    <translation>只有 {width}×{height} 像素；短边至少要 {least}</translation>
   </message>
   <message>
+   <source>it refers to something outside that is no storage</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>it shares its caption {file} with {other}</source>
    <translation>和 {other} 共用标注文件 {file}</translation>
   </message>
   <message>
+   <source>it wants to import {name}, which no model needs; such a file can be harmful, and nothing in it was run</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>it was changed while the run was starting</source>
    <translation>在训练启动时被改动了</translation>
+  </message>
+  <message>
+   <source>its directory at the end is missing</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its directory has {count} entries, more than any model's</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its directory has {name} twice</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its directory is damaged</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its directory lies outside of it</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its entry {name} has two sizes</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its entry {name} is damaged</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its entry {name} is larger than that of any model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its entry {name} is not where the directory says</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its entry {name} is packed in a way that Athanor does not know</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its entry {name} lies over another</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>its first level has another width</source>
@@ -3721,6 +5037,14 @@
    <translation>文件头里 {name} 的位置不可能</translation>
   </message>
   <message>
+   <source>its header has more entries than any model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its header has {name} twice</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>its header is not JSON</source>
    <translation>文件头不是 JSON</translation>
   </message>
@@ -3729,8 +5053,48 @@
    <translation>文件头不是表</translation>
   </message>
   <message>
+   <source>its header leaves a hole before {name}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its header puts {name} over another tensor</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>its metadata is not a table</source>
    <translation>元数据不是表</translation>
+  </message>
+  <message>
+   <source>its middle block is as deep as in no known model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its numbers are in the byte order of another kind of processor</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its numbers are packed; unpack the file and save it again with torch</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its pickle ends too early</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its pickle has more instructions than any model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its pickle is damaged</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its pickle is longer than that of any model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its tables are nested more deeply than those of any model</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>linear</source>
@@ -3747,6 +5111,18 @@
   <message>
    <source>nothing in it is probable enough for a tag; lower the thresholds</source>
    <translation>没有足够可能的标签；请降低阈值</translation>
+  </message>
+  <message>
+   <source>of an unknown purpose</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>off</source>
+   <translation>关</translation>
+  </message>
+  <message>
+   <source>on</source>
+   <translation>开</translation>
   </message>
   <message>
    <source>on disk</source>
@@ -3771,6 +5147,18 @@
   <message>
    <source>the file is empty</source>
    <translation>文件是空的</translation>
+  </message>
+  <message>
+   <source>the numbers of {name} are damaged</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>the numbers of {name} are missing</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>the sizes of its tensors do not fit each other</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>the system could not read it ({detail})</source>
@@ -3805,6 +5193,14 @@
    <translation>true 或 false</translation>
   </message>
   <message>
+   <source>v-prediction</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>with a depth map</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>xformers</source>
    <translation>xformers</translation>
   </message>
@@ -3813,8 +5209,92 @@
    <translation>xformers 在这里用不了（{reason}）；改用 SDPA。</translation>
   </message>
   <message>
+   <source>{address} answers with error {code}.</source>
+   <translation>{address} 返回了错误 {code}。</translation>
+  </message>
+  <message>
+   <source>{address} answers, but not as the hub does ({reason}).</source>
+   <translation>{address} 有应答，但不是 Hub 的应答（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{address} does not give {id} to this token.</source>
+   <translation>{address} 不允许用这个令牌下载 {id}。</translation>
+  </message>
+  <message>
+   <source>{address} is not an address such as {usual}.</source>
+   <translation>{address} 不是像 {usual} 这样的地址。</translation>
+  </message>
+  <message>
+   <source>{address} was asked too often.</source>
+   <translation>对 {address} 的请求过于频繁。</translation>
+  </message>
+  <message>
+   <source>{count} LoRAs merged into {path}: {layers} layers, ranks up to {rank}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} averaged weights (EMA) were left out.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{count} bytes are missing at its end</source>
    <translation>结尾少了 {count} 个字节</translation>
+  </message>
+  <message>
+   <source>{count} bytes too many at its end</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} of {total} layers are equal in both models and were left out.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} of {total} layers of {name} have no place in the model and were left out, for example {layer}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} of {total} layers of {path} are not those of a plain LoRA, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} tensors merged into {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} tensors of {label} have other sizes than in {first}, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} tensors written to {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} weights are not in {label} and were taken from Model A, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} weights changed, written to {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{count} weights of {label} have no place in Model A and were left out, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{entry} is not of the form key=value.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{family} has one text encoder.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{family} inpainting model without a VAE.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{family} inpainting model.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{family} model (diffusers folder).</source>
@@ -3829,8 +5309,24 @@
    <translation>{family} 模型。</translation>
   </message>
   <message>
+   <source>{family} models of this kind were made at {side} pixels.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{family} uses a layer of its own and takes no clip skip.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{family} uses the same layer always.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{file} can not be read ({reason}).</source>
    <translation>{file} 读不了（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{file} can not be used ({reason}).</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{file} cannot be opened as an ONNX model ({reason}).</source>
@@ -3881,6 +5377,10 @@
    <translation>{file} 的输入形状是 {shape}，这类打标器不是这样看图的。</translation>
   </message>
   <message>
+   <source>{file} was written by another version of Athanor.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{file}: {reason}</source>
    <translation>{file}：{reason}</translation>
   </message>
@@ -3897,8 +5397,16 @@
    <translation>{folder} 不是训练文件夹：里面没有 run.toml。</translation>
   </message>
   <message>
-   <source>{folder}/ has no .safetensors weights</source>
-   <translation>{folder}/ 里没有 .safetensors 权重</translation>
+   <source>{folder}/ has no weights</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{folder}/ has no weights that can be used (.safetensors or .bin).</source>
+   <translation>{folder}/ 中没有可用的权重（.safetensors 或 .bin）。</translation>
+  </message>
+  <message>
+   <source>{folder}/ lacks its piece {file}</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{folder}: 0 repeats in its name mean that it is not used.</source>
@@ -3969,8 +5477,56 @@
    <translation>{folder}：这是文件，不是文件夹；请选它所在的文件夹。</translation>
   </message>
   <message>
+   <source>{given} amounts were given; this model has {count} blocks ({first} to {last}), so {count} or {more} are needed.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{id} cannot be stored ({reason}). {file}</source>
+   <translation>无法保存 {id}（{reason}）。{file}</translation>
+  </message>
+  <message>
+   <source>{id} cannot be used: {reason}</source>
+   <translation>{id} 不能使用：{reason}</translation>
+  </message>
+  <message>
+   <source>{id} could not be fetched: {address} cannot be reached ({reason}).</source>
+   <translation>无法下载 {id}：连接不上 {address}（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{id} is given only to those who have accepted its terms.</source>
+   <translation>{id} 只提供给已同意其条款的用户。</translation>
+  </message>
+  <message>
+   <source>{id} is not on this disk, and the hub may not be asked (HF_HUB_OFFLINE is set).</source>
+   <translation>本机没有 {id}，而且不允许访问 Hub（设置了 HF_HUB_OFFLINE）。</translation>
+  </message>
+  <message>
+   <source>{id} is on the hub; it will be downloaded when the run starts.</source>
+   <translation>{id} 在 Hub 上，开始训练时会下载。</translation>
+  </message>
+  <message>
+   <source>{id} is on the hub; {size} GB will be downloaded when the run starts.</source>
+   <translation>{id} 在 Hub 上，开始训练时会下载 {size} GB。</translation>
+  </message>
+  <message>
+   <source>{id} needs {needed} GB more on the disk of {folder}, and {free} GB are free.</source>
+   <translation>{id} 还需要 {folder} 所在硬盘上的 {needed} GB，而剩余空间只有 {free} GB。</translation>
+  </message>
+  <message>
+   <source>{id}: there is no version of that name.</source>
+   <translation>{id}：没有这个版本。</translation>
+  </message>
+  <message>
+   <source>{label} is missing.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{name} cannot be a file name on Windows.</source>
    <translation>{name} 在 Windows 上不能作文件名。</translation>
+  </message>
+  <message>
+   <source>{name} has values up to {most}, too large for fp16.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{name} is missing</source>
@@ -3997,24 +5553,72 @@
    <translation>{optimizer} 没有参数 {name}。</translation>
   </message>
   <message>
+   <source>{path} cannot be converted. {reason}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path} cannot be exported: {reason}</source>
+   <translation>无法导出 {path}：{reason}</translation>
+  </message>
+  <message>
    <source>{path} cannot be exported: {reason}.</source>
    <translation>{path} 不能导出：{reason}。</translation>
+  </message>
+  <message>
+   <source>{path} cannot be read as a folder. {summary}</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{path} cannot be read: {reason}.</source>
    <translation>{path} 读不了：{reason}。</translation>
   </message>
   <message>
+   <source>{path} cannot be tested: {problem}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{path} cannot be used: {problem}</source>
    <translation>{path} 不能用：{problem}</translation>
   </message>
   <message>
-   <source>{path} holds something else than the WebUI's notes on a model.</source>
-   <translation>{path} 里不是 WebUI 对模型的备注，而是别的东西。</translation>
+   <source>{path} cannot be used: {reason}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path} has {count} tensors of a kind that the tools do not know, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path} holds something else than notes on a model.</source>
+   <translation>{path} 里不是模型的说明信息。</translation>
+  </message>
+  <message>
+   <source>{path} is a LoRA for {family}, the model is {wanted}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{path} is a file, not a folder.</source>
    <translation>{path} 是文件，不是文件夹。</translation>
+  </message>
+  <message>
+   <source>{path} is a folder; metadata is in the header of a .safetensors file.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path} is a folder; these programs want one file.</source>
+   <translation>{path} 是一个文件夹，而这些程序需要单个文件。</translation>
+  </message>
+  <message>
+   <source>{path} is a link to a file that is not there.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path} is in the way: it is no JSON.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path} is no safetensors file, and only these have metadata.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{path} is not a run file: {reason}.</source>
@@ -4025,8 +5629,44 @@
    <translation>{path} 不是 UTF-8 的文本文件。</translation>
   </message>
   <message>
-   <source>{path} is not the folder of a WebUI that Athanor knows.</source>
-   <translation>{path} 不是 Athanor 认识的 WebUI 文件夹。</translation>
+   <source>{path} lies there already.</source>
+   <translation>{path} 已经在那里了。</translation>
+  </message>
+  <message>
+   <source>{path} says another hash of itself in its header: its weights were changed since.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path}: ranks {least} to {greatest}, {mean} on average; {kept} % of the change's length is left, {size} of the size.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path}: {count} layers, ranks {least} to {greatest}; {kept} % of the difference's length is in it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path}: {reason}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{path}: {written} entries written, {removed} taken out.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{problem}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{program} has no folder for this. {summary}</source>
+   <translation>{program} 没有存放它的文件夹。{summary}</translation>
+  </message>
+  <message>
+   <source>{setting} has another value than before.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{setting} was {before} and is now {after}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{side} is not a multiple of {step}.</source>
@@ -4039,6 +5679,22 @@
   <message>
    <source>{summary} A base model (checkpoint) is needed here.</source>
    <translation>{summary}这里需要底模（checkpoint）。</translation>
+  </message>
+  <message>
+   <source>{summary} Choose the folder above it, with model_index.json.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{summary} It was downloaded from the hub.</source>
+   <translation>{summary}它是从 Hub 下载的。</translation>
+  </message>
+  <message>
+   <source>{text} is no model's id on the hub.</source>
+   <translation>{text} 不是 Hub 上模型的 ID。</translation>
+  </message>
+  <message>
+   <source>{text} is not a number.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{train} training and {classes} class pictures an epoch (repeats counted; sizes: {buckets}) ÷ batch size {batch} → {batches} batches ÷ accumulation {accumulation} → {steps} steps an epoch. The run ends after {total} steps, in epoch {epochs}.</source>
@@ -4055,6 +5711,10 @@
   <message>
    <source>{value} cannot be used here: {reason}.</source>
    <translation>{value} 在这里不能用：{reason}。</translation>
+  </message>
+  <message>
+   <source>{value} is no amount of a block.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{value} is not a colour.</source>
@@ -4097,8 +5757,24 @@
    <translation>{warmup} 比整个训练还长（{steps} 步）。</translation>
   </message>
   <message>
+   <source>{what}: a LoRA is needed, {path} is none. {reason}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{what}: a base model is needed, {path} is none. {reason}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{why} Encoded pictures of this run are kept in memory instead.</source>
    <translation>{why}这次训练把编码好的图片留在内存里。</translation>
+  </message>
+  <message>
+   <source>{why}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{word} is not of the form key=value.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{written} captions written, {unchanged} unchanged; {kept} pictures have a caption and were left alone, {skipped} were skipped.</source>

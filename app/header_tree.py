@@ -21,6 +21,7 @@ MOST_NODES = 60_000  # the tags of a large training are some ten thousand
 MOST_MARKS = 400_000  # brackets and commas in a value that is still opened: each becomes an object
 LONGEST_CONFIG = 4 << 20  # bytes
 DEEPEST = 24  # levels
+SHORT = 8  # plain values in a list that stays one line
 SHOWN = 300  # characters of a value in one line
 TAGS = "ss_tag_frequency"
 Row = tuple[Any, ...]
@@ -143,10 +144,15 @@ def _add(parent: Node, name: str, value: Any, room: list[int], depth: int = 0) -
     """Put a value below `parent`, opened as long as there is room; what lies deeper stays one line of JSON."""
     node = parent.add(Node(name, value))
     room[0] -= 1
-    inside = _items(value)
+    inside = [] if _is_short(value) else _items(value)
     if depth < DEEPEST and len(inside) <= room[0]:
         for key, entry in inside:
             _add(node, key, entry, room, depth + 1)
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a list is read more easily in one line: a size, betas."""
+    return isinstance(value, list) and len(value) <= SHORT and not any(isinstance(item, dict | list) for item in value)
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:

@@ -42,6 +42,8 @@ class _LineIcon(QIconEngine):
         painter.drawPixmap(rect, self.pixmap(size, mode, state))
 
     def pixmap(self, size: QSize, mode: QIcon.Mode, state: QIcon.State) -> QPixmap:
+        if size.isEmpty():
+            return QPixmap()
         return _drawn(self._name, self._colour, size.width(), size.height(), mode == QIcon.Mode.Disabled)
 
     def clone(self) -> QIconEngine:

@@ -70,7 +70,7 @@ class ModelCard(Card):
         name = facts.path.name or str(facts.path)
         self.name.setText(f"{heading} {name}" if heading else name)
         self.summary.setText(translate_message(facts.summary))
-        self.summary.setVisible(problem is None or str(problem) != str(facts.summary))
+        self.summary.setVisible(problem is None or not str(problem).startswith(str(facts.summary)))
         self.problem.setText(translate_message(problem))
         self.problem.setVisible(problem is not None)
         role = "good" if problem is None else "problem"

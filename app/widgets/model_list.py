@@ -104,7 +104,7 @@ class ModelList(QWidget):
                 self._items[path] = item
             head.setExpanded(True)
         found = bool(self._items)
-        self.state.setText("" if found else tr("None found in the places where image programs usually lie."))
+        self.state.setText("" if found else tr("None found where image programs are usually installed."))
         self.state.setVisible(not found)
         for widget in (self.tree, self.use_button):
             widget.setVisible(found)

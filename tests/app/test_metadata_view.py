@@ -49,7 +49,14 @@ def test_values_that_are_json_are_opened_and_tags_counted(lora: Path) -> None:
     assert names(tags) == ["10_rufus cat", "1_cat"]
     assert [child.line for child in tags.children[0].children] == ["12", "3"]
     assert document.tags == (("cat", 40, "1_cat"), ("cat", 12, "10_rufus cat"), ("sofa", 3, "10_rufus cat"))
-    assert [row[:3] for row in document.tensors][0] == ("lora_unet_x_0.lora_down.weight", (1, 1), "F16")
+    assert document.tensors[0][:3] == ("lora_unet_x_0.lora_down.weight", (1, 1), "F16")
+
+
+def test_a_short_list_stays_one_line(tmp_path: Path) -> None:
+    values = {"size": "[512, 768]", "long": json.dumps(list(range(9))), "mixed": "[1, [2]]"}
+    root = read_document(write(tmp_path / "lists.safetensors", values)).root
+    assert [(node.name, len(node.children)) for node in root.children] == [("long", 9), ("mixed", 2), ("size", 0)]
+    assert root.children[2].line == "[512, 768]"
 
 
 @pytest.mark.parametrize("text", ["[1, 2", "plain", "{", '"{}"', "[" * 5000, "", "12"])
@@ -64,7 +71,9 @@ def test_tags_of_another_shape_are_none(text: str) -> None:
 
 def test_a_monstrous_value_stays_one_line(tmp_path: Path) -> None:
     huge = json.dumps({"a": {str(number): number for number in range(MOST_NODES + 10)}})
-    document = read_document(write(tmp_path / "huge.safetensors", {"huge": huge, "also": "[" + "[]," * 300_000 + "[]]"}))
+    document = read_document(
+        write(tmp_path / "huge.safetensors", {"huge": huge, "also": "[" + "[]," * 300_000 + "[]]"})
+    )
     assert count(document.root) < MOST_NODES
     assert document.root.children[0].line.startswith("[[],[]")
 
@@ -117,7 +126,7 @@ def test_a_file_that_says_nothing_is_explained(
     file.write_bytes(content)
     for path in (file, tmp_path / "gone.safetensors"):
         view = MetadataView(parent, path)
-        wait(lambda: view.document is not None)
+        wait(lambda view=view: view.document is not None)
         assert view.summary.text()
         assert view.summary.property("role") == "problem"
         assert not view.copy_all.isEnabled()
@@ -127,7 +136,9 @@ def test_a_file_that_says_nothing_is_explained(
 def test_a_diffusers_folder_shows_its_configs(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}', encoding="utf-8")
     (tmp_path / "scheduler").mkdir()
-    (tmp_path / "scheduler" / "scheduler_config.json").write_text('{"prediction_type": "v_prediction"}', encoding="utf-8")
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(
+        '{"prediction_type": "v_prediction"}', encoding="utf-8"
+    )
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text("{broken", encoding="utf-8")
     document = read_document(tmp_path)

@@ -205,6 +205,7 @@ class Runs(QObject):
         self.preferences = preferences
         self.current: Run | None = None
         self.failure: Exception | None = None  # why the last start failed, until the next one
+        self._is_closed = False
         self._open: dict[Path, Run] = {}
         self._starter: Callable[..., int] = start_detached
 
@@ -259,7 +260,7 @@ class Runs(QObject):
         """Show the run that is at work, else the newest one, if none is shown yet (at the window's start)."""
 
         def choose(found: list[Summary]) -> None:
-            if self.current is None and found:
+            if self.current is None and found and not self._is_closed:
                 chosen = next((summary for summary in found if summary.alive), found[0])
                 self.open(chosen.folder.path)
 
@@ -267,7 +268,8 @@ class Runs(QObject):
         work.run(self, lambda: _newest(places), choose)
 
     def close(self) -> None:
-        """Stop following and wait for the threads (at the window's end); all runs go on."""
+        """Stop following and wait for the threads (at the window's end); all runs go on. Late answers open nothing."""
+        self._is_closed = True
         for run in self._open.values():
             run.close()
         self._open.clear()
@@ -297,6 +299,8 @@ class Runs(QObject):
     def _started(self, started: tuple[RunFolder, int]) -> None:
         folder, pid = started
         self.failure = None
+        if self._is_closed:
+            return
         self.open(folder.path).expect_worker(pid)
         self.progressed.emit()
 

@@ -71,6 +71,7 @@ class Starter(QObject):
 
     def close(self) -> None:
         """The window closes; runs go on."""
+        self._wanted.clear()
         if self._runs is not None:
             self._runs.close()
 

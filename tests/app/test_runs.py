@@ -19,6 +19,7 @@ from app.pages.run import RunPage, report_of
 from app.preferences import Preferences
 from app.runs import Runs
 from app.slices import Task
+from app.work import wait_for_all
 from tests.app.conftest import Wait
 from tests.fake_worker import run_of
 from trainer.config.files import write_run
@@ -267,3 +268,16 @@ def test_the_environment_of_a_worker_is_not_the_screenless_one(runs: Runs, wait:
     wait(lambda: bool(seen))
     assert "QT_QPA_PLATFORM" not in seen[0] and seen[0]["PYTHONUTF8"] == "1"
     wait(lambda: runs.current is not None)
+
+
+def test_an_answer_that_comes_after_the_end_opens_nothing(app: QApplication, tmp_path: Path, wait: Wait) -> None:
+    folder = create(tmp_path, "late")
+    write_run(folder.run_file, run_of())
+    preferences = Preferences()
+    preferences.set(runs_module.PLACES, [str(tmp_path)])
+    made = Runs(preferences)
+    made.show_newest()
+    made.close()
+    wait_for_all()
+    assert made.current is None, "its thread would outlive the window"
+    made.deleteLater()

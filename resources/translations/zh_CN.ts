@@ -81,11 +81,11 @@
   </message>
   <message>
    <source>Add a LoRA…</source>
-   <translation type="unfinished" />
+   <translation>添加 LoRA…</translation>
   </message>
   <message>
    <source>Add a file…</source>
-   <translation type="unfinished" />
+   <translation>添加文件…</translation>
   </message>
   <message>
    <source>Add a folder…</source>
@@ -101,7 +101,7 @@
   </message>
   <message>
    <source>Address of the mirror</source>
-   <translation type="unfinished" />
+   <translation>镜像地址</translation>
   </message>
   <message>
    <source>Aim at 1,000 to 2,000 steps for a character at batch size 1; save every epoch and choose the best.</source>
@@ -117,7 +117,7 @@
   </message>
   <message>
    <source>An address begins with https:// and has no blanks.</source>
-   <translation type="unfinished" />
+   <translation>地址以 https:// 开头，不含空格。</translation>
   </message>
   <message>
    <source>An epoch shows {train} training pictures and {classes} class pictures, taken in turn: about twice the steps of a run without them.</source>
@@ -129,7 +129,7 @@
   </message>
   <message>
    <source>Asking the hub…</source>
-   <translation type="unfinished" />
+   <translation>正在询问…</translation>
   </message>
   <message>
    <source>Asks the WebUI to read its list anew. It must have been started with --api.</source>
@@ -137,7 +137,7 @@
   </message>
   <message>
    <source>Asks the model itself, which takes about half a minute.</source>
-   <translation type="unfinished" />
+   <translation>直接测试模型，大约需要半分钟。</translation>
   </message>
   <message>
    <source>Athanor may not read or write {file}.</source>
@@ -241,7 +241,7 @@
   </message>
   <message>
    <source>Copy all as JSON</source>
-   <translation type="unfinished" />
+   <translation>全部复制为 JSON</translation>
   </message>
   <message>
    <source>Copy report</source>
@@ -265,11 +265,11 @@
   </message>
   <message>
    <source>Download</source>
-   <translation type="unfinished" />
+   <translation>下载</translation>
   </message>
   <message>
    <source>Download from a mirror</source>
-   <translation type="unfinished" />
+   <translation>从镜像下载</translation>
   </message>
   <message>
    <source>Downloading the model (MB)</source>
@@ -281,7 +281,7 @@
   </message>
   <message>
    <source>Drag to look closer, double-click for all. Faint lines are epochs, triangles saved files.</source>
-   <translation type="unfinished" />
+   <translation>拖动可放大，双击看全部。浅线是轮次，三角是保存的文件。</translation>
   </message>
   <message>
    <source>Drawing previews</source>
@@ -305,11 +305,11 @@
   </message>
   <message>
    <source>Drop a model here: Stable Diffusion 1.x, 2.x or SDXL, any format. Or take one from the list below, write the name of one on the Hugging Face hub (owner/name), or see a whole training on the small example first.</source>
-   <translation type="unfinished" />
+   <translation>把底模拖到这里：Stable Diffusion 1.x、2.x 或 SDXL，任何格式都行。也可以从下面的列表里选，或填写 Hugging Face 上的模型名（作者/名称），或先用小例子看一遍完整的训练。</translation>
   </message>
   <message>
    <source>Drop it to choose:</source>
-   <translation type="unfinished" />
+   <translation>松手即选用：</translation>
   </message>
   <message>
    <source>Drop the model's folder here</source>
@@ -353,7 +353,7 @@
   </message>
   <message>
    <source>Entry</source>
-   <translation type="unfinished" />
+   <translation>条目</translation>
   </message>
   <message>
    <source>Epoch</source>
@@ -365,7 +365,7 @@
   </message>
   <message>
    <source>Everything that the file says about itself</source>
-   <translation type="unfinished" />
+   <translation>文件里写着的全部信息</translation>
   </message>
   <message>
    <source>Export</source>
@@ -413,7 +413,7 @@
   </message>
   <message>
    <source>Find out</source>
-   <translation type="unfinished" />
+   <translation>测一测</translation>
   </message>
   <message>
    <source>Finished</source>
@@ -445,7 +445,7 @@
   </message>
   <message>
    <source>For model files of every family. Nothing is changed in place unless you say so.</source>
-   <translation type="unfinished" />
+   <translation>适用于各个家族的模型文件。除非你要求，否则不会改动原文件。</translation>
   </message>
   <message>
    <source>Gallery</source>
@@ -461,7 +461,7 @@
   </message>
   <message>
    <source>Go on training it</source>
-   <translation type="unfinished" />
+   <translation>接着训练它</translation>
   </message>
   <message>
    <source>Go there</source>
@@ -517,7 +517,7 @@
   </message>
   <message>
    <source>It was made with zero terminal SNR.</source>
-   <translation type="unfinished" />
+   <translation>它是按零终端信噪比（zero terminal SNR）训练的。</translation>
   </message>
   <message>
    <source>Jump to the first</source>
@@ -541,7 +541,7 @@
   </message>
   <message>
    <source>Left as you set it, though {family} models usually want:</source>
-   <translation type="unfinished" />
+   <translation>保留了你的设置，不过 {family} 模型通常用：</translation>
   </message>
   <message>
    <source>Length</source>
@@ -601,7 +601,7 @@
   </message>
   <message>
    <source>Looking for models…</source>
-   <translation type="unfinished" />
+   <translation>正在查找模型…</translation>
   </message>
   <message>
    <source>Looking for runs…</source>
@@ -629,11 +629,11 @@
   </message>
   <message>
    <source>Metadata</source>
-   <translation type="unfinished" />
+   <translation>元数据</translation>
   </message>
   <message>
    <source>Metadata…</source>
-   <translation type="unfinished" />
+   <translation>元数据…</translation>
   </message>
   <message>
    <source>Min-SNR gamma 5 evens out easy and hard noise levels, so that learning is quicker and steadier.</source>
@@ -641,7 +641,7 @@
   </message>
   <message>
    <source>Model</source>
-   <translation type="unfinished" />
+   <translation>模型</translation>
   </message>
   <message>
    <source>Model files</source>
@@ -649,7 +649,7 @@
   </message>
   <message>
    <source>Models on this computer</source>
-   <translation type="unfinished" />
+   <translation>本机上的模型</translation>
   </message>
   <message>
    <source>More</source>
@@ -701,7 +701,7 @@
   </message>
   <message>
    <source>No metadata</source>
-   <translation type="unfinished" />
+   <translation>没有元数据</translation>
   </message>
   <message>
    <source>No picture</source>
@@ -729,7 +729,7 @@
   </message>
   <message>
    <source>None found where image programs are usually installed.</source>
-   <translation type="unfinished" />
+   <translation>在绘图程序常见的安装位置没有找到模型。</translation>
   </message>
   <message>
    <source>Nothing learnt after a third of the run: raise the rate. Burnt colours and stiff poses: lower it.</source>
@@ -745,7 +745,7 @@
   </message>
   <message>
    <source>On the Hugging Face hub</source>
-   <translation type="unfinished" />
+   <translation>在 Hugging Face 上</translation>
   </message>
   <message>
    <source>On the disk of the output folder</source>
@@ -765,7 +765,7 @@
   </message>
   <message>
    <source>Opening the model and asking it…</source>
-   <translation type="unfinished" />
+   <translation>正在打开模型并测试…</translation>
   </message>
   <message>
    <source>Opening the model…</source>
@@ -797,7 +797,7 @@
   </message>
   <message>
    <source>Own weights for the parts</source>
-   <translation type="unfinished" />
+   <translation>各部分单独设权重</translation>
   </message>
   <message>
    <source>Pause</source>
@@ -889,7 +889,7 @@
   </message>
   <message>
    <source>Reading…</source>
-   <translation type="unfinished" />
+   <translation>正在读取…</translation>
   </message>
   <message>
    <source>Redo</source>
@@ -909,7 +909,7 @@
   </message>
   <message>
    <source>Remove from the list</source>
-   <translation type="unfinished" />
+   <translation>从列表移除</translation>
   </message>
   <message>
    <source>Remove it</source>
@@ -929,7 +929,7 @@
   </message>
   <message>
    <source>Result</source>
-   <translation type="unfinished" />
+   <translation>结果</translation>
   </message>
   <message>
    <source>Review</source>
@@ -949,7 +949,7 @@
   </message>
   <message>
    <source>Run this tool</source>
-   <translation type="unfinished" />
+   <translation>开始处理</translation>
   </message>
   <message>
    <source>Runs</source>
@@ -997,19 +997,19 @@
   </message>
   <message>
    <source>Search</source>
-   <translation type="unfinished" />
+   <translation>搜索</translation>
   </message>
   <message>
    <source>Search by name, family or folder</source>
-   <translation type="unfinished" />
+   <translation>按名称、家族或文件夹搜索</translation>
   </message>
   <message>
    <source>Search in everything</source>
-   <translation type="unfinished" />
+   <translation>搜索全部内容</translation>
   </message>
   <message>
    <source>Search models</source>
-   <translation type="unfinished" />
+   <translation>搜索模型</translation>
   </message>
   <message>
    <source>Seconds a step</source>
@@ -1021,7 +1021,7 @@
   </message>
   <message>
    <source>Set as {family} models want it:</source>
-   <translation type="unfinished" />
+   <translation>已按 {family} 模型的需要设置：</translation>
   </message>
   <message>
    <source>Set the rates to 1</source>
@@ -1033,11 +1033,11 @@
   </message>
   <message>
    <source>Shape</source>
-   <translation type="unfinished" />
+   <translation>形状</translation>
   </message>
   <message>
    <source>Show in folder</source>
-   <translation type="unfinished" />
+   <translation>在文件夹中显示</translation>
   </message>
   <message>
    <source>Show the log</source>
@@ -1049,7 +1049,7 @@
   </message>
   <message>
    <source>Show what a file says…</source>
-   <translation type="unfinished" />
+   <translation>查看文件信息…</translation>
   </message>
   <message>
    <source>Show {count} more</source>
@@ -1129,11 +1129,11 @@
   </message>
   <message>
    <source>Stopped. Nothing was written.</source>
-   <translation type="unfinished" />
+   <translation>已停止，没有写入任何文件。</translation>
   </message>
   <message>
    <source>Stopped. What has come stays, and is not downloaded again.</source>
-   <translation type="unfinished" />
+   <translation>已停止。已下载的部分会保留，下次不必重下。</translation>
   </message>
   <message>
    <source>Stopping after this picture…</source>
@@ -1141,11 +1141,11 @@
   </message>
   <message>
    <source>Stopping…</source>
-   <translation type="unfinished" />
+   <translation>正在停止…</translation>
   </message>
   <message>
    <source>Tag</source>
-   <translation type="unfinished" />
+   <translation>标签</translation>
   </message>
   <message>
    <source>Tagger</source>
@@ -1153,11 +1153,11 @@
   </message>
   <message>
    <source>Tags</source>
-   <translation type="unfinished" />
+   <translation>标签</translation>
   </message>
   <message>
    <source>Take out</source>
-   <translation type="unfinished" />
+   <translation>移出</translation>
   </message>
   <message>
    <source>Take out of the list (nothing is deleted)</source>
@@ -1165,15 +1165,15 @@
   </message>
   <message>
    <source>Take these over too</source>
-   <translation type="unfinished" />
+   <translation>这些也采用</translation>
   </message>
   <message>
    <source>Tensor</source>
-   <translation type="unfinished" />
+   <translation>张量</translation>
   </message>
   <message>
    <source>Tensors</source>
-   <translation type="unfinished" />
+   <translation>张量</translation>
   </message>
   <message>
    <source>Text encoder</source>
@@ -1197,7 +1197,7 @@
   </message>
   <message>
    <source>The command ended with code {code}.</source>
-   <translation type="unfinished" />
+   <translation>命令已结束，代码 {code}。</translation>
   </message>
   <message>
    <source>The copy in your image program never replaces another file of the same name without being asked.</source>
@@ -1205,7 +1205,7 @@
   </message>
   <message>
    <source>The file does not say it, and models of this kind differ.</source>
-   <translation type="unfinished" />
+   <translation>文件里没有写明，而这类模型两种都有。</translation>
   </message>
   <message>
    <source>The file will be about {size}.</source>
@@ -1281,7 +1281,7 @@
   </message>
   <message>
    <source>The {part} is not in this file. Choose a file that has it:</source>
-   <translation type="unfinished" />
+   <translation>这个文件里没有{part}，请选一个带有它的文件：</translation>
   </message>
   <message>
    <source>Theme</source>
@@ -1309,11 +1309,11 @@
   </message>
   <message>
    <source>Tools</source>
-   <translation type="unfinished" />
+   <translation>工具</translation>
   </message>
   <message>
    <source>Train on it</source>
-   <translation type="unfinished" />
+   <translation>用它训练</translation>
   </message>
   <message>
    <source>Train on the model that you draw with, or on the one it comes from: a LoRA fits its own family only.</source>
@@ -1345,7 +1345,7 @@
   </message>
   <message>
    <source>Type</source>
-   <translation type="unfinished" />
+   <translation>类型</translation>
   </message>
   <message>
    <source>UNet</source>
@@ -1377,7 +1377,7 @@
   </message>
   <message>
    <source>Undo these changes</source>
-   <translation type="unfinished" />
+   <translation>撤销这些改动</translation>
   </message>
   <message>
    <source>Use about as many as training pictures × repeats. Several concepts of one class share one class folder.</source>
@@ -1389,11 +1389,11 @@
   </message>
   <message>
    <source>Use it as the VAE</source>
-   <translation type="unfinished" />
+   <translation>用作 VAE</translation>
   </message>
   <message>
    <source>Use it as the text encoder</source>
-   <translation type="unfinished" />
+   <translation>用作文本编码器</translation>
   </message>
   <message>
    <source>Use the preset {title}</source>
@@ -1405,11 +1405,11 @@
   </message>
   <message>
    <source>Use this model</source>
-   <translation type="unfinished" />
+   <translation>使用这个模型</translation>
   </message>
   <message>
    <source>Used before</source>
-   <translation type="unfinished" />
+   <translation>最近用过</translation>
   </message>
   <message>
    <source>VAE</source>
@@ -1417,11 +1417,11 @@
   </message>
   <message>
    <source>Value</source>
-   <translation type="unfinished" />
+   <translation>值</translation>
   </message>
   <message>
    <source>Waits until the one before is done.</source>
-   <translation type="unfinished" />
+   <translation>等前一个完成后开始。</translation>
   </message>
   <message>
    <source>Warm-up of 5 % is enough. Cosine suits AdamW, constant suits Prodigy.</source>
@@ -1437,11 +1437,11 @@
   </message>
   <message>
    <source>What it is</source>
-   <translation type="unfinished" />
+   <translation>是什么</translation>
   </message>
   <message>
    <source>What it predicts</source>
-   <translation type="unfinished" />
+   <translation>预测类型</translation>
   </message>
   <message>
    <source>What will happen</source>
@@ -1453,7 +1453,7 @@
   </message>
   <message>
    <source>What {file} says</source>
-   <translation type="unfinished" />
+   <translation>{file} 的信息</translation>
   </message>
   <message>
    <source>When</source>
@@ -1469,11 +1469,11 @@
   </message>
   <message>
    <source>Where the hub cannot be reached, the address of a mirror that speaks its language. Empty asks the hub itself.</source>
-   <translation type="unfinished" />
+   <translation>连不上 Hugging Face 时，填写兼容的镜像地址。留空则直接访问官方站点。</translation>
   </message>
   <message>
    <source>Where to write</source>
-   <translation type="unfinished" />
+   <translation>写到哪里</translation>
   </message>
   <message>
    <source>With a user and password: http://user:password@host:port. They are not remembered.</source>
@@ -1525,7 +1525,7 @@
   </message>
   <message>
    <source>alpha {alpha}</source>
-   <translation type="unfinished" />
+   <translation>alpha {alpha}</translation>
   </message>
   <message>
    <source>at the end</source>
@@ -1569,7 +1569,7 @@
   </message>
   <message>
    <source>diffusers folder</source>
-   <translation type="unfinished" />
+   <translation>diffusers 文件夹</translation>
   </message>
   <message>
    <source>downloading the model</source>
@@ -1625,7 +1625,7 @@
   </message>
   <message>
    <source>inpainting</source>
-   <translation type="unfinished" />
+   <translation>局部重绘</translation>
   </message>
   <message>
    <source>interrupted</source>
@@ -1681,11 +1681,11 @@
   </message>
   <message>
    <source>rank {rank}</source>
-   <translation type="unfinished" />
+   <translation>秩 {rank}</translation>
   </message>
   <message>
    <source>rate {number}</source>
-   <translation type="unfinished" />
+   <translation>学习率 {number}</translation>
   </message>
   <message>
    <source>saved</source>
@@ -1701,7 +1701,7 @@
   </message>
   <message>
    <source>second text encoder</source>
-   <translation type="unfinished" />
+   <translation>第二文本编码器</translation>
   </message>
   <message>
    <source>smoothed</source>
@@ -1817,7 +1817,7 @@
   </message>
   <message>
    <source>{count} vectors</source>
-   <translation type="unfinished" />
+   <translation>{count} 个向量</translation>
   </message>
   <message>
    <source>{count} warnings</source>
@@ -1825,7 +1825,7 @@
   </message>
   <message>
    <source>{done} of {total}</source>
-   <translation type="unfinished" />
+   <translation>{done} / {total}</translation>
   </message>
   <message>
    <source>{done} of {total} pictures</source>
@@ -1853,7 +1853,7 @@
   </message>
   <message>
    <source>{id} is being downloaded first.</source>
-   <translation type="unfinished" />
+   <translation>正在先下载 {id}。</translation>
   </message>
   <message>
    <source>{minutes} min</source>
@@ -1885,23 +1885,23 @@
   </message>
   <message>
    <source>{prediction}: a mark in the file says so.</source>
-   <translation type="unfinished" />
+   <translation>{prediction}：文件里的标记这样表明。</translation>
   </message>
   <message>
    <source>{prediction}: its config says so.</source>
-   <translation type="unfinished" />
+   <translation>{prediction}：它的配置里这样写着。</translation>
   </message>
   <message>
    <source>{prediction}: the file's metadata says so.</source>
-   <translation type="unfinished" />
+   <translation>{prediction}：文件的元数据里这样写着。</translation>
   </message>
   <message>
    <source>{prediction}: you chose it.</source>
-   <translation type="unfinished" />
+   <translation>{prediction}：由你选定。</translation>
   </message>
   <message>
    <source>{prediction}: {family} models do, unless they say otherwise.</source>
-   <translation type="unfinished" />
+   <translation>{prediction}：{family} 模型没有另外注明时都是这样。</translation>
   </message>
   <message>
    <source>{program}: the file goes to {folder}.</source>
@@ -1917,7 +1917,7 @@
   </message>
   <message>
    <source>{size} a second</source>
-   <translation type="unfinished" />
+   <translation>每秒 {size}</translation>
   </message>
   <message>
    <source>{time} left</source>
@@ -3080,7 +3080,7 @@
   </message>
   <message>
    <source>Metadata</source>
-   <translation type="unfinished" />
+   <translation>元数据</translation>
   </message>
   <message>
    <source>Method</source>
@@ -3644,7 +3644,7 @@
   </message>
   <message>
    <source>Stopped. Nothing was written.</source>
-   <translation type="unfinished" />
+   <translation>已停止，没有写入任何文件。</translation>
   </message>
   <message>
    <source>Stopped: {written} captions written, {left} pictures left. Start again to go on from here.</source>
@@ -3892,11 +3892,11 @@
   </message>
   <message>
    <source>The length was {before} epochs and is now {after} epochs.</source>
-   <translation type="unfinished" />
+   <translation>长度原为 {before} 轮，现在是 {after} 轮。</translation>
   </message>
   <message>
    <source>The length was {before} steps and is now {after} epochs.</source>
-   <translation type="unfinished" />
+   <translation>长度原为 {before} 步，现在是 {after} 轮。</translation>
   </message>
   <message>
    <source>The library of {optimizer} can not be loaded ({reason}).</source>

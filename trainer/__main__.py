@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code. Every error is a sentence on stderr, never a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     _speak_utf8()
+    if given[:1] == ["tools"]:
+        from trainer.tools.commands import main as tools
+
+        return tools(given[1:])
     parser = _parser()
     if given and given[0] not in _COMMANDS and not given[0].startswith("-"):
         given.insert(0, "train")
@@ -237,6 +241,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--full", action="store_true", help="full precision where there is half precision too")
     demo = commands.add_parser("demo", help="train the embedded example and show what it learnt", add_help=False)
     demo.add_argument("rest", nargs=argparse.REMAINDER)
+    commands.add_parser("tools", help="convert, merge, extract, resize, … model files (has a --help of its own)")
     for command in (train, resume, check, inspect, estimate, fetch):
         command.add_argument("--json", action="store_true", help="answer in JSON, for programs")
     return parser

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.tools import run_tool
+
 ROUNDS = 5  # steps of each kind that count
 WARM_UP = 2
 
@@ -249,7 +251,9 @@ def _output_folder(run: str) -> str:
     return read_run(Path(run)).output.folder
 
 
-CHILDREN = {"training": training, "loading": loading, "steps": steps, "throughput": throughput}
+CHILDREN = {
+    "training": training, "loading": loading, "steps": steps, "throughput": throughput, "tool": run_tool,
+}  # fmt: skip
 
 if __name__ == "__main__":
     name, result, *given = sys.argv[1:]

@@ -1,0 +1,149 @@
+"""Makes one model of two or three: weighted sum or added difference, with own amounts for the UNet's blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer.errors import BadInput
+from trainer.messages import Message, say
+from trainer.tools import provenance
+from trainer.tools.blocks import block_names, block_of, read_amounts
+from trainer.tools.catalog import MergeSettings
+from trainer.tools.checkpoint import Checkpoint, architecture_of, open_checkpoint, part_of, same_family, same_shapes
+from trainer.tools.model_out import MODEL_SUFFIXES, computed, copied, write_model
+from trainer.tools.output import Row, check_output
+from trainer.tools.places import Files
+from trainer.tools.vae import replace_vae
+from trainer.tools.watch import Result, Watch
+
+if TYPE_CHECKING:
+    import torch
+
+_MERGED = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The models, and the amounts of B (or of the difference) and of C by block."""
+
+    models: Mapping[str, Checkpoint]  # "Model A", …
+    is_sum: bool
+    amounts: Mapping[str, float]
+    amount_c: float
+    blocks: list[str]
+    skips_vae: bool
+
+    @property
+    def first(self) -> Checkpoint:
+        return self.models["Model A"]
+
+    @property
+    def others(self) -> list[Checkpoint]:
+        return [model for label, model in self.models.items() if label != "Model A"]
+
+
+def run(settings: MergeSettings, watch: Watch) -> Result:
+    """Write the merged model. Raises BadInput if the models do not fit together."""
+    plan = _plan(settings)
+    output = Path(settings.output)
+    paths = [model.path for model in plan.models.values()]
+    check_output(output, [*paths, Path(settings.vae or settings.model_a)], MODEL_SUFFIXES, settings.overwrite)
+    first = replace_vae(plan.first, settings.vae) if settings.vae else plan.first
+    with Files() as files:
+        rows = list(_rows(plan, first, settings, files))
+        write_model(output, rows, _metadata(plan, settings), watch, plan.first)
+    num_merged = sum(_is_merged(name, plan, first) for name in first.places)
+    return Result(
+        say("{count} tensors merged into {path}.", count=num_merged, path=str(output)),
+        (output,),
+        tuple(_notes(plan, num_merged)),
+        {"merged": num_merged, "tensors": len(rows)},
+    )
+
+
+def _plan(settings: MergeSettings) -> _Plan:
+    given = {"Model A": settings.model_a, "Model B": settings.model_b, "Model C": settings.model_c}
+    models = {label: open_checkpoint(path, label) for label, path in given.items() if path}
+    is_sum = settings.mode == "sum"
+    if not is_sum and not settings.model_c:
+        raise BadInput(say("To add a difference three models are needed: A + (B − C) × amount."))
+    if is_sum and settings.amount_c and not settings.model_c:
+        raise BadInput(say("There is an amount of C, but no model C."))
+    same_family(models)
+    same_shapes(models)
+    names = block_names(models["Model A"].shapes)
+    amounts = read_amounts(settings.blocks, settings.amount, names)
+    return _Plan(models, is_sum, amounts, settings.amount_c, names, settings.vae_from == "a" or bool(settings.vae))
+
+
+def _is_merged(name: str, plan: _Plan, first: Checkpoint) -> bool:
+    """Whether all models have this weight; markers, position numbers and schedules are taken from A."""
+    part = part_of(name)
+    if part not in _MERGED or (part == "vae" and plan.skips_vae) or not first.places[name].is_float:
+        return False
+    return all(name in model.places for model in plan.others)
+
+
+def _rows(plan: _Plan, first: Checkpoint, settings: MergeSettings, files: Files) -> Iterator[Row]:
+    for name, place in first.places.items():
+        if part_of(name) == "ema":
+            continue  # averages of A's training are no averages of the mixture
+        if _is_merged(name, plan, first):
+            yield computed(name, place, settings.precision, lambda name=name: _merged(name, plan, files))  # type: ignore[misc]
+        else:
+            yield copied(name, place, settings.precision, files)
+
+
+def _merged(name: str, plan: _Plan, files: Files) -> torch.Tensor:
+    """A weight of the new model, float32. Where A's first convolution has more inputs (inpainting), the rest is A's."""
+    import torch
+
+    amount = plan.amounts[block_of(name, plan.blocks)]
+    whole = files.read(plan.first.places[name], torch.float32)
+    others = [files.read(model.places[name], torch.float32) for model in plan.others]
+    shared = whole[:, : others[0].shape[1]] if whole.dim() == 4 else whole
+    if plan.is_sum:
+        shares = [amount, plan.amount_c][: len(others)]
+        shared.mul_(1 - sum(shares))
+        for share, other in zip(shares, others, strict=True):
+            shared.add_(other, alpha=share)
+    else:
+        shared.add_(others[0].sub_(others[1]), alpha=amount)
+    return whole
+
+
+def _metadata(plan: _Plan, settings: MergeSettings) -> dict[str, str]:
+    inputs = {label: model.path for label, model in plan.models.items()}
+    if settings.vae:
+        inputs["VAE"] = Path(settings.vae)
+    return provenance.of_model(
+        plan.first.metadata, architecture_of(plan.first.facts), Path(settings.output), "merge", inputs,
+        mode=settings.mode, amount=settings.amount, amount_c=settings.amount_c or None, blocks=settings.blocks,
+        precision=settings.precision,
+    )  # fmt: skip
+
+
+def _notes(plan: _Plan, num_merged: int) -> Iterator[Message]:
+    """What was not merged, with counts."""
+    for label, model in plan.models.items():
+        if label == "Model A":
+            continue
+        missing = [name for name in plan.first.places if part_of(name) in _MERGED and name not in model.places]
+        unused = [name for name in model.places if part_of(name) in _MERGED and name not in plan.first.places]
+        if missing:
+            yield say(
+                "{count} weights are not in {label} and were taken from Model A, for example {name}.",
+                count=len(missing),
+                label=label,
+                name=missing[0],
+            )
+        if unused:
+            yield say(
+                "{count} weights of {label} have no place in Model A and were left out, for example {name}.",
+                count=len(unused),
+                label=label,
+                name=unused[0],
+            )

@@ -1,0 +1,113 @@
+"""Writes what a tool makes: checked beforehand, tensor by tensor, beside the target, its hash in the header."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from trainer.errors import BadInput, RunFailed
+from trainer.files import atomic_path, free_bytes
+from trainer.hashes import model_hashes
+from trainer.messages import say
+from trainer.models.safetensors_file import ITEM_BYTES, header_bytes
+from trainer.models.tensor_file import tensor_bytes
+from trainer.tools.watch import Watch
+
+if TYPE_CHECKING:
+    import torch
+
+HASH = "modelspec.hash_sha256"
+SSHS = ("sshs_model_hash", "sshs_legacy_hash")
+_NO_HASHES = {HASH: "0x" + "0" * 64, "sshs_model_hash": "0" * 64, "sshs_legacy_hash": "0" * 8}
+_MB = 1_000_000
+_SPARE_BYTES = 64 * _MB  # a disk that is filled to the last byte disturbs everything else
+WRITING = say("Writing")
+
+
+class Row(NamedTuple):
+    """A tensor to write: its name, shape and dtype ("F16"), and what gives it when it is its turn."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    give: Callable[[], torch.Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+def check_output(output: Path, inputs: Iterable[Path], suffixes: Sequence[str], overwrite: bool) -> None:
+    """Refuse, before any work, a target that is an input, exists, or has an ending that is not among `suffixes`.
+
+    Raises BadInput.
+    """
+    if suffixes and output.suffix.lower() not in suffixes:
+        raise BadInput(
+            say("The output {path} should end in {suffixes}.", path=str(output), suffixes=" / ".join(suffixes))
+        )
+    for given in inputs:
+        if same_place(given, output):
+            raise BadInput(
+                say("The output is the file that is read: {path}.", path=str(output)), say("Choose another name.")
+            )
+    if output.is_dir() and suffixes:
+        raise BadInput(say("There is a folder of this name: {path}.", path=str(output)))
+    if output.exists() and not overwrite:
+        raise BadInput(
+            say("There is a file or folder of this name: {path}.", path=str(output)),
+            say("Choose another name, or switch on “Overwrite” (--overwrite)."),
+        )
+
+
+def same_place(one: Path, other: Path) -> bool:
+    """Whether two paths are the same file or folder, or one lies in the other."""
+    first, second = one.resolve(), other.resolve()
+    if first == second or (second.exists() and first.exists() and first.samefile(second)):
+        return True
+    return first.is_dir() and first in second.parents
+
+
+def check_space(folder: Path, num_bytes: int) -> None:
+    """Raise RunFailed if the disk has not room for so many bytes beside what is there."""
+    free = free_bytes(folder)
+    if free < num_bytes + _SPARE_BYTES:
+        raise RunFailed(
+            say(
+                "The disk of {folder} has {free} MB free, {needed} MB are needed.",
+                folder=str(folder),
+                free=free // _MB,
+                needed=(num_bytes + _SPARE_BYTES) // _MB + 1,
+            ),
+            say("Make room, or write to another disk."),
+        )
+
+
+def write_safetensors(path: Path, rows: Sequence[Row], metadata: Mapping[str, str], watch: Watch) -> None:
+    """Write a .safetensors file atomically, one tensor in memory at a time, with `modelspec.hash_sha256` in its header.
+
+    So are `sshs_model_hash` and `sshs_legacy_hash` where `metadata` has them, whatever it says. They stand before the
+    bytes that they are of: their place is kept free and filled at the end. Raises OSError, RunFailed, Stopped; `path` is
+    then as it was.
+    """
+    ordered = sorted(rows, key=lambda row: (-ITEM_BYTES[row.dtype], row.name))
+    table = {row.name: (row.dtype, row.shape) for row in ordered}
+    meter = watch.meter(WRITING, sum(row.num_bytes for row in ordered))
+    check_space(path.parent, meter.total)
+    places = {name: text for name, text in _NO_HASHES.items() if name == HASH or name in metadata}
+    hashed = {name: text for name, text in metadata.items() if name.startswith("ss_")}  # as kohya's programs have it
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        handle.write(header_bytes(table, {**metadata, **places}))
+
+        def written() -> Iterator[memoryview]:
+            for row in ordered:
+                data = tensor_bytes(row.give(), row.name, row.shape, row.dtype)
+                handle.write(data)
+                meter.advance(len(data))
+                yield data
+
+        hashes = model_hashes(header_bytes(table, hashed), written())
+        handle.seek(0)
+        handle.write(header_bytes(table, {**metadata, **{name: hashes[name] for name in places}}))

@@ -22,6 +22,7 @@ Config = dict[str, Any]
 class Rules:
     """What a family fixes and tensors do not show."""
 
+    sample_size: int = 64  # side of the latents that the family was made for
     unet_heads: int = 8
     unet_head_width: int = 0  # above 0: heads are so wide at every level, instead of so many
     upcast_attention: bool = False  # its attention overflows in fp16, where the kernel keeps scores
@@ -67,6 +68,7 @@ def unet_config(shapes: Shapes, rules: Rules) -> Config:
         "use_linear_projection": len(_shape(shapes, "middle_block.1.proj_in.weight")) == 2,
         "attention_head_dim": _heads(channels, rules),
         "norm_num_groups": rules.norm_groups,
+        "sample_size": rules.sample_size,
     }
     return config | ({"upcast_attention": True} if rules.upcast_attention else {}) | _size_config(shapes, rules)
 

@@ -29,7 +29,7 @@ FAMILY = StableDiffusion(
             "text_encoder_2", (SDXL_OPEN_CLIP,), names="open_clip", lora="lora_te2", layer=2, norm=False, pooled=True, pad=0
         ),
     ),
-    rules=Rules(unet_head_width=64, size_width=256, vae_scale=0.13025, vae_needs_fp32=True),
+    rules=Rules(sample_size=128, unet_head_width=64, size_width=256, vae_scale=0.13025, vae_needs_fp32=True),
     sai_lora=True,
     told=_told,
     pipeline="StableDiffusionXLPipeline",

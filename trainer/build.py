@@ -49,6 +49,7 @@ from trainer.loop import Parts, Reporter, memory_sentence
 from trainer.messages import Message, say
 from trainer.methods import Trained
 from trainer.models.header import base_problem, inspect_file
+from trainer.models.hub import shown_stem
 from trainer.models.protocol import Components, Family, Part
 from trainer.optim.build import build_optimizer
 from trainer.optim.curves import multiplier, warmup_steps
@@ -375,7 +376,7 @@ class _Builder:
             load_vae=lambda: model.load({"vae"}, torch.float32).vae,
             ensure=texts.ensure,
             autocast=self.precision,
-            model_name=Path(run.model.path).stem,
+            model_name=shown_stem(Path(run.model.path)),
             clip_skip=run.model.clip_skip,
         )
         return Previews(self.folder, self.name, prompts, timing, studio, self.reporter)

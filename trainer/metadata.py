@@ -19,6 +19,7 @@ from trainer.data.captions import tag_frequency
 from trainer.data.index import Index, Item
 from trainer.estimate import StepPlan
 from trainer.export import BaseHash
+from trainer.models.hub import shown_name
 from trainer.models.protocol import Family
 
 PRIVATE = ("ss_dataset_dirs", "ss_reg_dataset_dirs", "ss_tag_frequency", "modelspec.author")
@@ -92,11 +93,11 @@ def base_facts(
     """Collect them; a hash that is not computed within `wait_s` is left out of this file and in the next one."""
     found = {path: hashes[path].result(wait_s) if path in hashes else None for path in (model, vae) if path is not None}
     return BaseFacts(
-        name=model.name,
+        name=shown_name(model),
         prediction=prediction,
         sha256=found[model],
         legacy_hash=legacy_hash(model) if model.is_file() else None,
-        vae_name=vae.name if vae else None,
+        vae_name=shown_name(vae) if vae else None,
         vae_sha256=found[vae] if vae else None,
         vae_legacy_hash=legacy_hash(vae) if vae and vae.is_file() else None,
     )

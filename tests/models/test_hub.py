@@ -481,6 +481,7 @@ def test_what_other_programs_fetched_is_found_beside_a_moved_folder(tmp_path: Pa
     assert path == repo / "snapshots/abc/x.safetensors"
     assert hub.shown_name(path) == "x.safetensors" and hub.shown_name(repo / "snapshots/abc") == REPO
     assert hub.shown_name(Path("a/b.safetensors")) == "b.safetensors"
+    assert hub.shown_stem(repo / "snapshots/abc") == "tiny-model" and hub.shown_stem(path) == "x"
 
 
 @pytest.mark.parametrize("damage", ["dangling", "index", "ref", "no ref"])

@@ -21,6 +21,7 @@ from trainer.ipc.runfolder import RunFolder, create
 from trainer.local_models import with_local_models
 from trainer.models.header import inspect_file
 from trainer.models.hub import HubId, look_up
+from trainer.models.safetensors_file import read_header
 
 REPO = "someone/tiny-model"
 
@@ -121,6 +122,8 @@ def test_a_run_fetches_trains_and_goes_on_without_the_hub(
     stages = [event.name for event in reported(folder) if isinstance(event, events.Stage)]
     assert stages.index("downloading") < stages.index("caching")
     assert read_run(folder.run_file).model.path == f"{REPO}@{server.commit}"
+    header = read_header(folder.checkpoints / "tiny.safetensors")
+    assert header.metadata["ss_sd_model_name"] == REPO  # not the version's number, which names its folder
     server.error = 500
     server.asked.clear()
     longer = worker.work(folder, train, epochs=3)

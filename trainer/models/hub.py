@@ -202,6 +202,11 @@ def shown_name(path: Path) -> str:
     return path.name
 
 
+def shown_stem(path: Path) -> str:
+    """The same for the text in a picture: without owner and ending."""
+    return shown_name(path).rpartition("/")[2] if path.is_dir() else path.stem
+
+
 def pinned(found: Found) -> str:
     """The id with the version that was found, so that a run goes on with just that one."""
     return str(HubId(found.hub_id.repo, found.hub_id.file, found.commit)) if found.commit else str(found.hub_id)

@@ -52,6 +52,7 @@ WIZARD = (
 BELOW = (
     PageRow("run", "flame", "app.pages.run", "RunPage", needs_runs=True),
     PageRow("gallery", "layout-grid", "app.pages.gallery", "GalleryPage", needs_runs=True),
+    PageRow("tools", "wrench", "app.pages.tools", "ToolsPage"),
     PageRow("settings", "settings", "app.pages.settings", "SettingsPage"),
 )
 PAGES = {row.key: row for row in (*WIZARD, *BELOW)}
@@ -73,6 +74,7 @@ def title_of(key: str) -> str:
         "review": tr("Review"),
         "run": tr("Runs"),
         "gallery": tr("Gallery"),
+        "tools": tr("Tools"),
         "settings": tr("Settings"),
     }
     return titles[key]

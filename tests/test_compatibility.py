@@ -17,7 +17,7 @@ from trainer.methods.lora import Settings, TrainedLora, build
 from trainer.models.protocol import Components, Cond
 from trainer.models.safetensors_file import read_header
 from trainer.models.sd1 import FAMILY
-from trainer.sampling import SCHEDULERS, sample
+from trainer.sampling import make_scheduler, sample
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_the_picture_is_our_previews(pipeline: Any, ours: tuple[Components, Trai
                     sampler=sampler)  # fmt: skip
     (mine,) = sample(components, FAMILY, [prompt])
 
-    pipeline.scheduler = SCHEDULERS[sampler]("epsilon")
+    pipeline.scheduler = make_scheduler(sampler)
     generator = torch.Generator().manual_seed(prompt.seed)
     start = torch.randn(1, 4, 16, 8, generator=generator)
 

@@ -115,11 +115,11 @@ def test_base_facts_take_what_is_known_by_now(tmp_path: Path) -> None:
     vae.write_bytes(b"y")
     memo = Memo(tmp_path / "memo.sqlite")
     hashes = {model: BaseHash(model, memo)}
-    facts = base_facts(model, vae, "epsilon", hashes, wait_s=60)
+    facts = base_facts(model, vae, "epsilon", False, hashes, wait_s=60)
     assert facts.sha256 == hashlib.sha256(model.read_bytes()).hexdigest()
     assert facts.legacy_hash == hashlib.sha256(b"x" * 0x10000).hexdigest()[:8]
     assert (facts.name, facts.vae_name, facts.vae_sha256) == ("base.safetensors", "vae.safetensors", None)
-    assert base_facts(tmp_path, None, "epsilon", {}).legacy_hash is None
+    assert base_facts(tmp_path, None, "epsilon", False, {}).legacy_hash is None
 
 
 # --- the header ---

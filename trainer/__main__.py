@@ -138,7 +138,24 @@ def _inspect(chosen: argparse.Namespace) -> int:
         _print_json(as_json(facts))
     else:
         _say(as_text(facts))
-    return EXIT_BAD_INPUT if facts.kind in ("broken", "unknown", "missing") else EXIT_DONE
+    return EXIT_BAD_INPUT if facts.kind in ("broken", "unknown", "missing", "pickle") else EXIT_DONE
+
+
+def _probe(chosen: argparse.Namespace) -> int:
+    """Say what a model's UNet seems to predict, where its file does not say it."""
+    from trainer.probe import probe_file
+
+    facts, guess = probe_file(chosen.file)
+    if chosen.json:
+        summary = guess.sentence()
+        _print_json({
+            "ok": True, "family": facts.family, "prediction": facts.prediction, "source": facts.prediction_source,
+            "guess": guess.prediction, "shares": [guess.noisy, guess.clear],
+            "summary": str(summary), "summary_message": summary.to_json(),
+        })  # fmt: skip
+    else:
+        _say(str(guess.sentence()))
+    return EXIT_DONE
 
 
 def _estimate(chosen: argparse.Namespace) -> int:
@@ -195,6 +212,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "resume": _resume,
     "check": _check,
     "inspect": _inspect,
+    "probe": _probe,
     "estimate": _estimate,
     "stop": _send,
     "send": _send,
@@ -223,6 +241,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("run_file", type=Path, metavar="RUN.toml")
     inspect = commands.add_parser("inspect", help="say what a model file is")
     inspect.add_argument("file", type=Path)
+    probe = commands.add_parser("probe", help="test whether a model predicts the noise or v")
+    probe.add_argument("file", type=Path)
     estimate = commands.add_parser("estimate", help="say how many steps a run file makes")
     estimate.add_argument("run_file", type=Path, metavar="RUN.toml")
     stop = commands.add_parser("stop", help="save and end a run")
@@ -242,7 +262,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="train the embedded example and show what it learnt", add_help=False)
     demo.add_argument("rest", nargs=argparse.REMAINDER)
     commands.add_parser("tools", help="convert, merge, extract, resize, … model files (has a --help of its own)")
-    for command in (train, resume, check, inspect, estimate, fetch):
+    for command in (train, resume, check, inspect, probe, estimate, fetch):
         command.add_argument("--json", action="store_true", help="answer in JSON, for programs")
     return parser
 

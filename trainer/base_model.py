@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.data.memo import Memo
 from trainer.models.protocol import Components, Cond, Family, Part
@@ -16,31 +17,32 @@ if TYPE_CHECKING:
     import torch
 
 Encode = Callable[[Sequence[str]], Cond]
+Half = Literal["encoder", "decoder"]
+
+_WEIGHTS = (".safetensors", ".sft", ".bin", ".ckpt", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a model's parts lie: the model's file or folder, and others for its VAE and its text encoders, if any."""
+
+    model: Path
+    vae: Path | None = None
+    text_encoders: tuple[Path, ...] = ()
+
+    def of(self, part: Part) -> tuple[Path, ...]:
+        """The files and folders that a part may come from."""
+        if part == "vae":
+            return (self.vae or self.model,)
+        return (self.model,) if part == "unet" else (self.model, *self.text_encoders)
 
 
 class BaseModel:
-    """A model of a family, on a device.
+    """A model of a family, on a device. `clip_skip` says which layer of the text encoders is used."""
 
-    Args:
-        source: the model's file or folder.
-        vae: a separate VAE, or None.
-        clip_skip, token_length: how captions are read.
-    """
-
-    def __init__(
-        self,
-        family: Family,
-        source: Path,
-        vae: Path | None,
-        device: torch.device,
-        *,
-        clip_skip: int,
-        token_length: int,
-        memo: Memo,
-    ) -> None:
-        self.family, self.device = family, device
-        self._source, self._vae, self._memo = source, vae, memo
-        self._clip_skip, self._token_length = clip_skip, token_length
+    def __init__(self, family: Family, sources: Sources, device: torch.device, *, clip_skip: int, memo: Memo) -> None:
+        self.family, self.sources, self.device = family, sources, device
+        self._clip_skip, self._memo = clip_skip, memo
         self._held: tuple[frozenset[Part], torch.dtype, Components] | None = None
 
     def load(self, parts: Collection[Part], dtype: torch.dtype) -> Components:
@@ -49,7 +51,24 @@ class BaseModel:
         if held is not None and (frozenset(parts), dtype) == held[:2]:
             return held[2]
         del held
-        return self.family.load(self._source, self._vae, parts, dtype, self.device)
+        sources = self.sources
+        return self.family.load(
+            sources.model, sources.vae, parts, dtype, self.device, text_encoders=sources.text_encoders
+        )  # fmt: skip
+
+    def load_vae(self, half: Half | None = None, dtype: torch.dtype | None = None) -> Any:
+        """The VAE, or only one half of it: the other is let go.
+
+        It is in float32, or in `dtype` where it says of itself that this is safe: others give black pictures.
+        """
+        import torch
+
+        vae = self.load({"vae"}, torch.float32).vae
+        if half == "encoder":
+            vae.decoder = vae.post_quant_conv = None
+        elif half == "decoder":
+            vae.encoder = vae.quant_conv = None
+        return vae.to(dtype) if dtype is not None and not vae.config.get("force_upcast", True) else vae
 
     def identity(self, parts: Sequence[Part], dtype: torch.dtype) -> str:
         """A name for the weights and sizes of parts. It is remembered by the files: only new ones are loaded for it."""
@@ -60,13 +79,14 @@ class BaseModel:
             self._held = frozenset(parts), dtype, components  # the caches will most likely need them now
             return {name: tensor for part in parts for name, tensor in _told(part, getattr(components, part)).items()}
 
-        source = self._vae if "vae" in parts and self._vae is not None else self._source
-        return identity_of(self._memo, weight_files(source), f"{' '.join(parts)} {dtype}", weights)
+        sources = dict.fromkeys(source for part in parts for source in self.sources.of(part))
+        files = [file for source in sources for file in weight_files(source)]
+        return identity_of(self._memo, files, f"{' '.join(parts)} {dtype}", weights)
 
-    def encoder(self, components: Components) -> Encode:
-        """What the text encoders of `components` say of captions."""
+    def encoder(self, components: Components, token_length: int, weighted: bool = False) -> Encode:
+        """What the text encoders of `components` say of captions, or of prompts (see `Family.encode_text`)."""
         return partial(
-            self.family.encode_text, components, clip_skip=self._clip_skip, token_length=self._token_length
+            self.family.encode_text, components, clip_skip=self._clip_skip, token_length=token_length, weighted=weighted
         )  # fmt: skip
 
     def tidy(self) -> None:
@@ -82,7 +102,7 @@ class BaseModel:
 def weight_files(source: Path) -> list[Path]:
     """The files on which a model's weights and sizes depend: the file and a config beside it, or a folder's."""
     if source.is_dir():
-        return sorted(path for path in source.rglob("*") if path.suffix in (".safetensors", ".json"))
+        return sorted(path for path in source.rglob("*") if path.suffix in (*_WEIGHTS, ".json"))
     beside = (source.with_suffix(ending) for ending in (".json", ".yaml"))
     return [source, *(path for path in beside if path.is_file())]
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.metadata
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,20 +13,19 @@ from typing import Any
 import torch
 
 from trainer import metadata
-from trainer.base_model import BaseModel
+from trainer.base_model import BaseModel, Sources
 from trainer.check import bucketing
 from trainer.checkpoint import Checkpoints, Saving, clear_leftovers, fitting, read_snapshot
+from trainer.config.changes import plain_values
 from trainer.config.registry import method_modules
 from trainer.config.run import Prompt, RunFile
 from trainer.data.batches import Batches
-from trainer.data.cache import LatentJob, Latents, TextStates, latent_jobs
-from trainer.data.captions import CaptionRules, captions_to_cache
-from trainer.data.index import Index, hash_files, index_dataset
+from trainer.data.cache import Latents
+from trainer.data.index import Index
 from trainer.data.memo import Memo
 from trainer.data.order import Sample, place
 from trainer.data.store import Store
 from trainer.device import (
-    DTYPES,
     choose_device,
     choose_dtype,
     describe_device,
@@ -43,25 +38,29 @@ from trainer.diffusion.process import Process
 from trainer.errors import BadInput
 from trainer.estimate import StepPlan
 from trainer.export import BaseHash
+from trainer.exporting import Export
+from trainer.family_rules import family_of
+from trainer.guess import Guess
 from trainer.ipc import events
 from trainer.ipc.runfolder import safe_name
 from trainer.loop import Parts, Reporter, memory_sentence
 from trainer.messages import Message, say
 from trainer.methods import Trained
-from trainer.models.header import base_problem, inspect_file
+from trainer.models.header import ModelFacts, base_problem, inspect_file
 from trainer.models.hub import shown_stem
-from trainer.models.protocol import Components, Family, Part
+from trainer.models.protocol import Components, Family, Part, is_inpainting
 from trainer.optim.build import build_optimizer
 from trainer.optim.curves import multiplier, warmup_steps
 from trainer.optim.stepper import Stepper
 from trainer.optim.table import OPTIMIZERS
 from trainer.orders import Orders
+from trainer.parametrisation import parametrisation, remembered
 from trainer.paths import cache_folder
+from trainer.preparation import Preparation
 from trainer.previews import Previews, Studio, Timing
-from trainer.texts import CachedTexts, LiveTexts, Texts
-
-LIBRARIES = ("torch", "diffusers", "transformers", "bitsandbytes", "lion-pytorch", "prodigyopt")
-HASH_PATIENCE_S = 60.0  # for the base model's hash, when the final file is written
+from trainer.probe import probe
+from trainer.resumption import fingerprint, go_on_as_before, prompts_of, versions
+from trainer.texts import CachedTexts, Texts
 
 
 @dataclass(frozen=True)
@@ -98,14 +97,22 @@ def build_run(run: RunFile, folder: Path, reporter: Reporter, orders: Orders) ->
             raise
 
 
-def family_of(path: Path, has_vae: bool) -> Family:
+def checked_family(facts: ModelFacts, sources: Sources) -> Family:
     """The family of a base model. Raises BadInput if nothing can be trained on the file."""
-    facts = inspect_file(path)
-    problem = base_problem(facts, has_vae=has_vae)
-    if problem is not None:
-        raise BadInput(say("{path} cannot be used: {problem}", path=str(path), problem=str(problem)))
-    family: Family = importlib.import_module(f"trainer.models.{facts.family}").FAMILY
+    problem = base_problem(facts, has_vae=sources.vae is not None, has_text=bool(sources.text_encoders))
+    family = family_of(facts)
+    if problem is not None or family is None:
+        raise BadInput(
+            say("{path} cannot be used: {problem}", path=str(sources.model), problem=problem or facts.summary)
+        )
     return family
+
+
+def sources_of(run: RunFile) -> Sources:
+    """Where the parts of a run's model lie."""
+    model = run.model
+    texts = tuple(Path(path) for path in (model.text_encoder, model.text_encoder_2) if path)
+    return Sources(Path(model.path), Path(model.vae) if model.vae else None, texts)
 
 
 def memory_advice(run: RunFile) -> Message:
@@ -127,10 +134,8 @@ class _Builder:
         self.name = safe_name(run.output.name)
         self.memo = Memo()
         self.method = method_modules()[run.network.kind]
-        images = run.images
-        self.captions = CaptionRules(
-            images.caption_prefix, images.shuffle_captions, images.keep_tokens, images.caption_dropout
-        )
+        self.preparation = Preparation(run, self.memo, reporter, orders)
+        self.sources = sources_of(run)
         self.store: Store | None = None
         self.base_hash: BaseHash | None = None
 
@@ -142,39 +147,40 @@ class _Builder:
             self.store.close()
 
     def build(self) -> Built:
-        run = self.run
+        run, preparation = self.run, self.preparation
         clear_leftovers(self.folder)
-        family = family_of(Path(run.model.path), bool(run.model.vae))
-        self.trained_parts: tuple[Part, ...] = self.method.trained_parts(run.network, family)
+        facts = inspect_file(self.sources.model)
+        family = checked_family(facts, self.sources)
+        trained_parts = self.method.trained_parts(run.network, family)
         importing = _import_ahead()
         self._choose_device()
-        index, hashes = self._read_pictures()
+        index, hashes = preparation.read_pictures()
         importing.join()
-        self.model = BaseModel(
-            family, Path(run.model.path), Path(run.model.vae) if run.model.vae else None, self.device,
-            clip_skip=run.model.clip_skip, token_length=run.model.token_length, memo=self.memo,
-        )  # fmt: skip
+        self.model = BaseModel(family, self.sources, self.device, clip_skip=run.model.clip_skip, memo=self.memo)
+        self.masks = run.images.mask_variants if is_inpainting(facts.in_channels, family) else 0
         self.store = self._open_store()
-        latents, index = self._cache_pictures(index, hashes)
+        latents, index = preparation.cache_pictures(self.model, self.store, index, hashes, self.masks)
         samples = place(index.items, bucketing(run.images))
         snapshot = read_snapshot(self.folder, self.reporter.report)
         notes: dict[str, Any] = snapshot["notes"] if snapshot else {}
-        dataset = _fingerprint(index, samples, hashes)
-        self._say_what_changed(notes, dataset)
-        prompts = _prompts(run, notes)
-        texts, components = self._load(index, prompts)
-        trained = self._attach(components, snapshot)
+        dataset = fingerprint(index, samples, hashes)
+        go_on_as_before(notes, run, dataset, self.reporter)
+        prompts = prompts_of(run, notes)
+        texts, components = preparation.load(self.model, self.store, index, prompts, trained_parts, self.dtype)
+        self._settle_parametrisation(facts, components, texts, notes)
+        trained = self._attach(components, trained_parts, snapshot)
         batches = self._batches(index, samples, latents, texts)
         plan = batches.plan(epochs=run.training.epochs, steps=run.training.steps)
         stepper = self._stepper(trained, plan, snapshot)
         previews = self._previews(prompts, plan, components, trained, texts)
         start = int(snapshot["position"]) if snapshot else 0
         previews.forget_after(start)
-        self.base_hash = BaseHash(Path(run.model.path), self.memo)
-        kept = {"dataset": dataset, "started_at": notes.get("started_at", time.time()), "versions": _versions()}
-        export = _Export(
-            run, family, trained, plan, _dataset_facts(index, samples), self.base_hash, components.prediction,
-            kept["started_at"],
+        self.base_hash = BaseHash(self.sources.model, self.memo)
+        kept = {"dataset": dataset, "started_at": notes.get("started_at", time.time()), "versions": versions(),
+                "run": plain_values(run), "prediction": components.prediction}  # fmt: skip
+        export = Export(
+            run, family, self.sources, components, trained, plan, _dataset_facts(index, samples),
+            {self.sources.model: self.base_hash}, kept["started_at"],
         )  # fmt: skip
         checkpoints = Checkpoints(
             self.folder, _saving(run, self.name, plan), trained, stepper, export,
@@ -196,8 +202,6 @@ class _Builder:
         )
         return Built(parts, plan, stepper.names, describe_device(self.device), self.close)
 
-    # --- pictures ---
-
     def _choose_device(self) -> None:
         run = self.run
         self.device = choose_device(run.speed.device)
@@ -207,101 +211,37 @@ class _Builder:
             self.reporter.report(warning)
         self.precision = precision_context(self.dtype, self.device)
 
-    def _progress(self, stage: str) -> Callable[[int, int], None]:
-        def tell(done: int, total: int) -> None:
-            self.reporter.report(events.Stage(stage, done, total))
-            self.orders.leave_if_ending()
-
-        return tell
-
-    def _read_pictures(self) -> tuple[Index, Mapping[Path, str]]:
-        """The index and each picture's SHA-256; what is left out or doubtful is reported."""
-        run, tell = self.run, self._progress("checking")
-        tell(0, 0)
-        index = index_dataset(
-            run.images.folders,
-            run.regularization.folders,
-            caption_extension=run.images.caption_extension,
-            smallest_side=run.images.smallest_side,
-            memo=self.memo,
-            on_progress=tell,
-        )
-        hashes, unreadable = hash_files([item.facts for item in index.items], self.memo, tell)
-        if unreadable:
-            index = index.without(unreadable)
-        for warning in (*index.warnings, *(skipped.sentence() for skipped in index.skipped)):
-            self.reporter.report(events.Warning_(warning))
-        return index, hashes
-
     def _open_store(self) -> Store:
         folder = cache_folder() / "encoded" if self.run.speed.cache_latents == "disk" else None
         limit = int(self.run.speed.cache_limit_gb * 1e9)
         return Store(folder, limit_bytes=limit, warn=lambda message: self.reporter.report(events.Warning_(message)))
 
-    def _cache_pictures(self, index: Index, hashes: Mapping[Path, str]) -> tuple[Latents, Index]:
-        """Latents of every picture. The VAE is loaded only if one is missing, and in fp32: it computes once."""
-        run, model, tell = self.run, self.model, self._progress("caching")
-        tell(0, 0)
-        assert self.store is not None
-        latents = Latents(
-            self.store,
-            model.identity(("vae",), torch.float32),
-            compute=f"fp32 {self.device.type}",
-            alpha_colour=_colour(run.images.alpha_colour),
-        )
-        jobs = latent_jobs(index.items, bucketing(run.images), hashes, flip=run.images.flip)
-        missing = latents.find(jobs, tell)
-        if missing:
-            self.store.reserve(sum(_latent_bytes(job, model.family) for job in missing))
-            vae = model.load({"vae"}, torch.float32).vae
-            broken = latents.encode(
-                missing,
-                partial(model.family.encode_pictures, vae),
-                batch_size=run.speed.vae_batch_size,
-                threads=run.speed.decode_threads,
-                device=self.device,
-                on_progress=tell,
-            )
-            del vae
-            for skipped in broken:
-                self.reporter.report(events.Warning_(skipped.sentence()))
-            if broken:
-                index = index.without(broken)
-        model.tidy()
-        return latents, index
+    def _settle_parametrisation(
+        self, facts: ModelFacts, components: Components, texts: Texts, notes: Mapping[str, Any]
+    ) -> None:
+        """What the model predicts; where nobody says it, it is tested, and the answer said to be a guess."""
 
-    # --- the model ---
+        def ask() -> Guess:
+            texts.ensure(prompts=[""])
+            with self.precision():
+                return probe(components, self.model.family, texts.encode_prompts([""]))
 
-    def _load(self, index: Index, prompts: Sequence[Prompt]) -> tuple[Texts, Components]:
-        """The parts that stay in memory. A frozen text encoder whose answers can be cached is not among them."""
-        model, text_parts = self.model, self.model.family.text_parts
-        trains_text = not set(text_parts).isdisjoint(self.trained_parts)
-        if trains_text or not self.captions.cacheable:
-            self.reporter.report(events.Stage("loading"))
-            components = model.load({"unet", *text_parts}, self.dtype)
-            return LiveTexts(model.encoder(components), trains_text), components
-        assert self.store is not None
-        states = TextStates(
-            self.store,
-            model.identity(text_parts, self.dtype),
-            clip_skip=self.run.model.clip_skip,
-            token_length=self.run.model.token_length,
-            compute=f"{self.dtype} {self.device.type}",
-        )
-        texts = CachedTexts(states, lambda: model.encoder(model.load(text_parts, self.dtype)), model.tidy)
-        wanted = captions_to_cache((item.caption for item in index.items), self.captions)
-        drawn = [text for prompt in prompts for text in (prompt.prompt, prompt.negative)]
-        texts.ensure([*wanted, *drawn], self._progress("caching"))
-        model.tidy()
-        self.reporter.report(events.Stage("loading"))
-        return texts, model.load({"unet"}, self.dtype)
+        found = parametrisation(
+            self.run.model, facts, notes, lambda: remembered(self.memo, self.sources.model, ask)
+        )  # fmt: skip
+        components.prediction, components.zero_snr = found.prediction, found.zero_snr
+        if found.doubt is not None:
+            what = say("The file of the base model does not say what it predicts. {guess}", guess=found.doubt)
+            self.reporter.report(events.Warning_(what, found.todo))
 
-    def _attach(self, components: Components, snapshot: Mapping[str, Any] | None) -> Trained:
+    def _attach(
+        self, components: Components, parts: Sequence[Part], snapshot: Mapping[str, Any] | None
+    ) -> Trained:
         """The method's weights beside the model's: as the snapshot has them, else fresh."""
         run, family = self.run, self.model.family
         family.set_attention(components, self.attention)
         if run.speed.gradient_checkpointing:
-            family.checkpoint_gradients(components, {"unet", *self.trained_parts})
+            family.checkpoint_gradients(components, {"unet", *parts})
         settings = run.network
         if snapshot is not None:  # the LoRA that this one began from may be gone by now, and is in the snapshot
             settings = settings.model_copy(update={"network_weights": ""})
@@ -318,22 +258,21 @@ class _Builder:
             samples,
             latents=latents,
             captions={item.id: item.caption for item in index.items},
+            sizes={item.id: item.size for item in index.items},
             text=texts.states if isinstance(texts, CachedTexts) else None,
-            rules=self.captions,
+            rules=self.preparation.captions,
             seed=run.training.seed,
             batch_size=run.training.batch_size,
             accumulation=run.training.accumulation,
             flip=run.images.flip,
             prior_loss_weight=run.regularization.prior_loss_weight,
+            masks=self.masks,
         )
 
     def _stepper(self, trained: Trained, plan: StepPlan, snapshot: Mapping[str, Any] | None) -> Stepper:
         settings, schedule = self.run.optimizer, self.run.scheduler
-        unet = settings.learning_rate if settings.unet_rate is None else settings.unet_rate
-        text = settings.learning_rate if settings.text_encoder_rate is None else settings.text_encoder_rate
-        optimizer = build_optimizer(
-            OPTIMIZERS[settings.name], trained.parameter_groups(unet, text), settings.arguments
-        )  # fmt: skip
+        groups = trained.parameter_groups(settings.rates())
+        optimizer = build_optimizer(OPTIMIZERS[settings.name], groups, settings.arguments)
         curve = partial(
             multiplier,
             schedule.name,
@@ -354,7 +293,7 @@ class _Builder:
         return Denoising(
             partial(self.model.family.predict, components),
             texts.encode,
-            Process(components.prediction, self.device),
+            Process(components.prediction, self.device, zero_snr=components.zero_snr),
             seed=self.run.training.seed,
             noise_offset=noise.noise_offset,
             min_snr_gamma=noise.min_snr_gamma,
@@ -372,62 +311,14 @@ class _Builder:
             family=model.family,
             components=components,
             trained=trained,
-            encode=texts.encode,
-            load_vae=lambda: model.load({"vae"}, torch.float32).vae,
-            ensure=texts.ensure,
+            encode=texts.encode_prompts,
+            load_vae=lambda: model.load_vae(None if self.masks else "decoder", self.dtype),
+            ensure=lambda prompts: texts.ensure(prompts=prompts),
             autocast=self.precision,
             model_name=shown_stem(Path(run.model.path)),
             clip_skip=run.model.clip_skip,
         )
         return Previews(self.folder, self.name, prompts, timing, studio, self.reporter)
-
-    def _say_what_changed(self, notes: Mapping[str, Any], dataset: str) -> None:
-        """On resume: sum with as many threads as before, and say what may make the last digits differ."""
-        if not notes:
-            return
-        torch.set_num_threads(notes["threads"])
-        changed = [
-            f"{name} {old} → {new}"
-            for name, new in _versions().items()
-            if (old := notes["versions"].get(name, new)) != new
-        ]
-        if changed:
-            what = say("Libraries have changed since the run began ({changes}).", changes=", ".join(changed))
-            todo = say("The run goes on; its last digits may differ from an unbroken one.")
-            self.reporter.report(events.Warning_(what, todo))
-        if notes["dataset"] != dataset:
-            what = say("The pictures or captions have changed since the run began.")
-            todo = say("The run goes on with those of now; it will differ from an unbroken one.")
-            self.reporter.report(events.Warning_(what, todo))
-
-
-class _Export:
-    """Writes the trained weights for other programs, with a header that says how they were made."""
-
-    def __init__(
-        self,
-        run: RunFile,
-        family: Family,
-        trained: Trained,
-        plan: StepPlan,
-        data: metadata.DatasetFacts,
-        base_hash: BaseHash,
-        prediction: str,
-        started_at: float,
-    ) -> None:
-        self._run, self._family, self._trained, self._plan, self._data = run, family, trained, plan, data
-        self._base_hash, self._prediction, self._started_at = base_hash, prediction, started_at
-
-    def __call__(self, path: Path, position: int) -> None:
-        plan = self._plan
-        epoch = sum(end <= position for end in plan.epoch_ends)
-        progress = metadata.Progress(epoch, position, self._started_at, time.time())
-        model = Path(self._run.model.path)
-        vae = Path(self._run.model.vae) if self._run.model.vae else None
-        patience = HASH_PATIENCE_S if position >= plan.total_steps else 0.0
-        base = metadata.base_facts(model, vae, self._prediction, {model: self._base_hash}, patience)
-        header = metadata.header_metadata(self._run, self._family, base, self._data, plan, progress, path.stem)
-        self._trained.export(path, header, DTYPES[self._run.output.precision])
 
 
 def _import_ahead() -> threading.Thread:
@@ -456,40 +347,5 @@ def _saving(run: RunFile, name: str, plan: StepPlan) -> Saving:
     )
 
 
-def _prompts(run: RunFile, notes: Mapping[str, Any]) -> tuple[Prompt, ...]:
-    """The run file's prompts, or those that a resumed run had when its snapshot was made."""
-    if "prompts" not in notes:
-        return run.samples.prompts
-    return tuple(Prompt.model_validate(table) for table in notes["prompts"])
-
-
 def _dataset_facts(index: Index, samples: Sequence[Sample]) -> metadata.DatasetFacts:
     return metadata.dataset_facts(index, {sample.item: sample.bucket for sample in samples})
-
-
-def _fingerprint(index: Index, samples: Sequence[Sample], hashes: Mapping[Path, str]) -> str:
-    """What a run learns from, as one word: pictures, captions, repeats, sizes."""
-    rows = [
-        f"{hashes[item.path]} {sample.repeats} {sample.is_reg} {sample.bucket} {item.caption}"
-        for item, sample in zip(index.items, samples, strict=True)
-    ]
-    return hashlib.sha256("\n".join(rows).encode("utf-8")).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    """The libraries on which the last digits may depend, as far as they are installed."""
-    found = {}
-    for name in LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
-def _latent_bytes(job: LatentJob, family: Family) -> int:
-    cells = job.bucket.area // family.latent_factor**2
-    return 2 * 4 * family.latent_channels * cells  # mean and deviation, float32
-
-
-def _colour(text: str) -> tuple[int, int, int]:
-    red, green, blue = bytes.fromhex(text.removeprefix("#"))
-    return red, green, blue

@@ -19,8 +19,9 @@ from trainer.data.order import place
 from trainer.errors import BadInput, Problem
 from trainer.estimate import StepPlan, plan_steps
 from trainer.export_targets import find_target
+from trainer.family_rules import family_problems
 from trainer.messages import say
-from trainer.models.header import base_problem, inspect_file, lora_problem, vae_problem
+from trainer.models.header import base_problem, inspect_file, lora_problem, text_encoder_problem, vae_problem
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,23 @@ def bucketing(images: Images) -> Bucketing:
 
 
 def model_problems(run: RunFile) -> Iterator[Problem]:
-    """What the headers of the model, a separate VAE and a LoRA to go on from say."""
-    if run.model.path:
-        problem = base_problem(inspect_file(run.model.path), has_vae=bool(run.model.vae))
+    """What the headers of the model, of other files for its parts and of a LoRA to go on from say."""
+    facts = inspect_file(run.model.path) if run.model.path else None
+    family = facts.family if facts is not None and facts.problem is None else None
+    if facts is not None:
+        texts = run.model.text_encoder, run.model.text_encoder_2
+        problem = base_problem(facts, has_vae=bool(run.model.vae), has_text=any(texts))
         if problem is not None:
             yield Problem("model.path", problem, value=run.model.path)
-    if run.model.vae and (problem := vae_problem(inspect_file(run.model.vae))) is not None:
+        yield from family_problems(run, facts)
+    if run.model.vae and (problem := vae_problem(inspect_file(run.model.vae), family)) is not None:
         yield Problem("model.vae", problem, value=run.model.vae)
+    for key in ("text_encoder", "text_encoder_2"):
+        path = getattr(run.model, key)
+        if path and (problem := text_encoder_problem(inspect_file(path), family)) is not None:
+            yield Problem(f"model.{key}", problem, value=path)
     weights = run.network.network_weights
-    if weights and (problem := lora_problem(inspect_file(weights))) is not None:
+    if weights and (problem := lora_problem(inspect_file(weights), family)) is not None:
         yield Problem("network.network_weights", problem, value=weights)
 
 

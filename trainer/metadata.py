@@ -44,6 +44,7 @@ class BaseFacts:
 
     name: str
     prediction: str = "epsilon"
+    zero_snr: bool = False
     sha256: str | None = None
     legacy_hash: str | None = None
     vae_name: str | None = None
@@ -88,13 +89,19 @@ def _folders(items: Sequence[Item]) -> dict[str, dict[str, int]]:
 
 
 def base_facts(
-    model: Path, vae: Path | None, prediction: str, hashes: Mapping[Path, BaseHash], wait_s: float = 0.0
+    model: Path,
+    vae: Path | None,
+    prediction: str,
+    zero_snr: bool,
+    hashes: Mapping[Path, BaseHash],
+    wait_s: float = 0.0,
 ) -> BaseFacts:
     """Collect them; a hash that is not computed within `wait_s` is left out of this file and in the next one."""
     found = {path: hashes[path].result(wait_s) if path in hashes else None for path in (model, vae) if path is not None}
     return BaseFacts(
         name=shown_name(model),
         prediction=prediction,
+        zero_snr=zero_snr,
         sha256=found[model],
         legacy_hash=legacy_hash(model) if model.is_file() else None,
         vae_name=shown_name(vae) if vae else None,
@@ -160,11 +167,13 @@ def _of_session(run: RunFile, plan: StepPlan, progress: Progress, output_name: s
 
 def _of_training(run: RunFile, plan: StepPlan) -> dict[str, Any]:
     optimizer, scheduler, warmup = run.optimizer, run.scheduler, run.scheduler.warmup_steps
+    rates = optimizer.rates()
+    text_rates = list(dict.fromkeys((rates["text_encoder"], rates["text_encoder_2"])))
     arguments = ",".join(f"{name}={value}" for name, value in optimizer.arguments.items())
     return {
         "learning_rate": optimizer.learning_rate,
-        "unet_lr": _or(optimizer.unet_rate, optimizer.learning_rate),
-        "text_encoder_lr": _or(optimizer.text_encoder_rate, optimizer.learning_rate),
+        "unet_lr": rates["unet"],
+        "text_encoder_lr": text_rates if len(text_rates) > 1 else text_rates[0],
         "optimizer": optimizer.name + (f"({arguments})" if arguments else ""),
         "max_grad_norm": optimizer.max_grad_norm,
         "lr_scheduler": scheduler.name,
@@ -179,14 +188,9 @@ def _of_training(run: RunFile, plan: StepPlan) -> dict[str, Any]:
         "min_snr_gamma": run.noise.min_snr_gamma or None,
         "multires_noise_iterations": None,
         "adaptive_noise_scale": None,
-        "zero_terminal_snr": False,
         "loss_type": "l2",
         "prior_loss_weight": run.regularization.prior_loss_weight,
     }
-
-
-def _or(value: float | None, other: float) -> float:
-    return other if value is None else value
 
 
 def _of_data(run: RunFile, data: DatasetFacts, plan: StepPlan) -> dict[str, Any]:
@@ -230,9 +234,12 @@ def _of_base(run: RunFile, family: Family, base: BaseFacts) -> dict[str, Any]:
         "new_vae_hash": base.vae_sha256,
     }
     known = {name: value for name, value in values.items() if value is not None}
+    version = family.base_version_of(base.prediction)
     return known | {
-        "base_model_version": family.base_version,
-        "v2": family.name == "sd2",
+        "base_model_version": version,
+        "v2": version.startswith("sd_v2"),
+        "v_parameterization": base.prediction == "v_prediction",
+        "zero_terminal_snr": base.zero_snr,
         "clip_skip": run.model.clip_skip,
         "max_token_length": None if run.model.token_length == 75 else run.model.token_length,
     }
@@ -243,8 +250,8 @@ def _modelspec(run: RunFile, family: Family, base: BaseFacts, progress: Progress
     width, height = run.images.resolution
     texts = {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{family.architecture}/lora",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.architecture": f"{family.architecture_of(base.prediction)}/lora",
+        "modelspec.implementation": family.implementation,
         "modelspec.title": run.output.title or run.output.name,
         "modelspec.author": run.output.author,
         "modelspec.description": run.output.comment,

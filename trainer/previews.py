@@ -55,9 +55,9 @@ class Studio:
     family: Family
     components: Components
     trained: Switchable
-    encode: Encode
+    encode: Encode  # prompts
     load_vae: Callable[[], Any]
-    ensure: Callable[[Sequence[str]], None] = lambda texts: None  # before `encode` is asked for them
+    ensure: Callable[[Sequence[str]], None] = lambda prompts: None  # before `encode` is asked for them
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     model_name: str = ""
     clip_skip: int = 1

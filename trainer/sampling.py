@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from trainer.diffusion.process import BETA_END, BETA_START, NUM_TIMESTEPS
-from trainer.models.protocol import Components, Cond, Family
+from trainer.models.protocol import Components, Cond, Family, is_inpainting
+from trainer.models.text import ANY_LENGTH
 
 THUMBNAIL_PX = 256
 _BETAS = {
@@ -52,26 +54,30 @@ Encode = Callable[[Sequence[str]], Cond]
 Look = Callable[[], None]  # called between denoising steps; may raise to stop
 
 
-def _euler_a(prediction: str) -> Any:
+Settings = dict[str, Any]  # what a scheduler is told: betas, parametrisation
+
+
+def _euler_a(settings: Settings) -> Any:
     from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
 
-    return EulerAncestralDiscreteScheduler(**_BETAS, prediction_type=prediction)
+    return EulerAncestralDiscreteScheduler(**settings)
 
 
-def _ddim(prediction: str) -> Any:
+def _ddim(settings: Settings) -> Any:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    settings = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}  # SD 1.x's own
-    return DDIMScheduler(**_BETAS, **settings, prediction_type=prediction)
+    # As SD 1.x has it, or with the last, pure noise among the steps (Lin et al. 2023, section 3.3).
+    spacing = {"timestep_spacing": "trailing"} if settings["rescale_betas_zero_snr"] else {"steps_offset": 1}
+    return DDIMScheduler(**settings, clip_sample=False, set_alpha_to_one=False, **spacing)
 
 
-def _dpmpp_2m_karras(prediction: str) -> Any:
+def _dpmpp_2m_karras(settings: Settings) -> Any:
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
-    return DPMSolverMultistepScheduler(**_BETAS, use_karras_sigmas=True, prediction_type=prediction)
+    return DPMSolverMultistepScheduler(**settings, use_karras_sigmas=True)
 
 
-SCHEDULERS: dict[str, Callable[[str], Any]] = {
+SCHEDULERS: dict[str, Callable[[Settings], Any]] = {
     "euler_a": _euler_a,
     "ddim": _ddim,
     "dpmpp_2m_karras": _dpmpp_2m_karras,
@@ -79,9 +85,9 @@ SCHEDULERS: dict[str, Callable[[str], Any]] = {
 SAMPLER_TITLES = {"euler_a": "Euler a", "ddim": "DDIM", "dpmpp_2m_karras": "DPM++ 2M Karras"}
 
 
-def make_scheduler(sampler: str, prediction: str = "epsilon") -> Any:
+def make_scheduler(sampler: str, prediction: str = "epsilon", zero_snr: bool = False) -> Any:
     """diffusers' scheduler of a sampler. Raises KeyError for a name that is not in SCHEDULERS."""
-    return SCHEDULERS[sampler](prediction)
+    return SCHEDULERS[sampler]({**_BETAS, "prediction_type": prediction, "rescale_betas_zero_snr": zero_snr})
 
 
 def sample(
@@ -101,14 +107,14 @@ def sample(
         components: UNet and VAE, and the text encoder unless `encode` is given; where the UNet is, pictures are drawn.
         family: of the components.
         requests: those alike in size, steps, scale and sampler are drawn together.
-        encode: prompts to text states; the text encoder with clip skip 1 if not given.
+        encode: what the text encoders say of prompts; those of `components` with clip skip 1 if not given.
         batch_size: pictures at once.
         autocast: gives the precision's context.
         look: called before every denoising step.
 
     No global generator is touched, and no gradient is kept.
     """
-    encoder = encode or (lambda texts: family.encode_text(components, texts))
+    encoder = encode or (lambda texts: family.encode_text(components, texts, token_length=ANY_LENGTH))
     pictures: dict[int, Image.Image] = {}
     with torch.no_grad():
         for numbers in _portions(requests, batch_size):
@@ -130,14 +136,15 @@ def draw_latents(
     """Finished latents (B, C, h, w) float32 of requests alike in all but prompts and seeds."""
     first = requests[0]
     device = next(components.unet.parameters()).device
-    scheduler = make_scheduler(first.sampler, components.prediction)
+    scheduler = make_scheduler(first.sampler, components.prediction, components.zero_snr)
     scheduler.set_timesteps(first.steps, device=device)
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
     noise = [torch.randn(_shape(family, request), generator=own) for request, own in zip(requests, generators, strict=True)]
     latents = torch.stack(noise).to(device) * scheduler.init_noise_sigma
     extra = {} if first.sampler == "dpmpp_2m_karras" else {"generator": generators}
     with autocast():
-        cond = _conditions(requests, encode).to(device)
+        text = _texts(requests, encode)
+    cond = _with_picture(text, components, family, first).to(device)
     for timestep in scheduler.timesteps:
         look()
         noisy = scheduler.scale_model_input(latents, timestep)
@@ -151,13 +158,24 @@ def _shape(family: Family, request: Request) -> tuple[int, int, int]:
     return family.latent_channels, request.height // family.latent_factor, request.width // family.latent_factor
 
 
-def _conditions(requests: Sequence[Request], encode: Encode) -> Cond:
+def _texts(requests: Sequence[Request], encode: Encode) -> Cond:
     """What the prompts say (B samples), after what the negatives say (then 2 B) where they guide."""
     texts = [request.prompt for request in requests]
     if requests[0].cfg != 1:
         texts = [request.negative for request in requests] + texts
     distinct = list(dict.fromkeys(texts))
     return encode(distinct).select([distinct.index(text) for text in texts])
+
+
+def _with_picture(text: Cond, components: Components, family: Family, request: Request) -> Cond:
+    """The picture's size, uncropped; for an inpainting model a mask over all of it, and the latents of plain grey."""
+    height, width = request.height, request.width
+    sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(text), dtype=torch.float32)
+    if not is_inpainting(components.unet.config.in_channels, family):
+        return replace(text, sizes=sizes)
+    hidden, _ = family.encode_pictures(components.vae, torch.zeros(1, 3, height, width))
+    concat = torch.cat([torch.ones_like(hidden[:, :1]), hidden], dim=1)
+    return replace(text, sizes=sizes, concat=concat.expand(len(text), -1, -1, -1))
 
 
 def _guided(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tests.data.draw import Entry, dataset, save
@@ -48,10 +49,10 @@ class Vae:
         return sum(shape[0] for shape in self.shapes)
 
 
-def jobs_of(parent: Path, flip: bool = False) -> list[LatentJob]:
+def jobs_of(parent: Path, flip: bool = False, masks: int = 0) -> list[LatentJob]:
     found = index_dataset([Entry(str(parent))])
     hashes, _ = hash_files([item.facts for item in found.items], Memo())
-    return latent_jobs(found.items, RULES, hashes, flip=flip)
+    return latent_jobs(found.items, RULES, hashes, flip=flip, masks=masks)
 
 
 def run(folder: Path, jobs: Sequence[LatentJob], identity: str = "vae", **options: object) -> tuple[Latents, Vae]:
@@ -336,3 +337,41 @@ def test_two_runs_at_once_make_the_same_entries(pictures: Path, tmp_path: Path) 
     assert 8 <= sum(map(int, outputs)) <= 16
     assert run(tmp_path / "cache", jobs_of(pictures, flip=True))[1].num_encoded == 0
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 8
+
+
+# --- inpainting ---
+
+
+def test_masked_pictures_are_cached_beside_the_whole_ones(pictures: Path, tmp_path: Path) -> None:
+    run(tmp_path / "cache", jobs_of(pictures, flip=True))
+    jobs = jobs_of(pictures, flip=True, masks=3)
+    _, vae = run(tmp_path / "cache", jobs)
+    assert len(jobs) == 8 * 4 and vae.num_encoded == 8 * 3, "the whole pictures were there"
+    _, vae = run(tmp_path / "cache", jobs)
+    assert vae.num_encoded == 0
+    with Store(tmp_path / "cache", limit_bytes=10**9) as store:
+        latents = Latents(store, "vae")
+        latents.find(jobs)
+        mask, mean = latents.masked(0, 3 - 1, flip=True)[:1], latents.moments(0, flip=True)[0]
+        hidden = latents.masked(0, 2, flip=True)[1:]
+        assert set(mask.unique().tolist()) == {0.0, 1.0}
+        kept = (hidden == mean).all(0)  # cells at the mask's edge are partly hidden
+        assert kept[mask[0] == 0].float().mean() > 0.6 and not kept[mask[0] == 1].any()
+        full = latents.masked(0, 1)
+        assert full[0].eq(1).all() and full[1:].abs().max() < 1e-6, "all hidden: grey"
+
+
+def test_a_pictures_own_opaque_part_is_its_first_mask(awkward: Path, tmp_path: Path) -> None:
+    folder = awkward / "img" / "1_cut out"
+    folder.mkdir(parents=True)
+    picture = Image.new("RGBA", (64, 64), (200, 10, 10, 0))
+    picture.paste((10, 200, 10, 255), (0, 0, 16, 64))
+    picture.save(folder / "a.png")
+    jobs = jobs_of(awkward / "img", flip=True, masks=1)
+    with Store(tmp_path / "cache", limit_bytes=10**9) as store:
+        latents = Latents(store, "vae")
+        latents.encode(latents.find(jobs), Vae())
+        plain, mirrored = latents.masked(0, 0), latents.masked(0, 0, flip=True)
+    assert plain[0].sum() == 2 * 8 and plain[0, :, :2].eq(1).all()
+    assert torch.equal(mirrored[0], plain[0].flip(1))
+    assert plain[1:, :, :2].abs().max() < 1e-6 and plain[1:, :, 2:].eq(1).all(), "hidden, and white behind transparency"

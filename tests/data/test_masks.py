@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.masks import FULL, cover, draw_mask, opaque_part, shrink
+from trainer.data.masks import FULL, draw_mask, opaque_part, shrink
 
 
 @pytest.mark.parametrize("variant", range(8))
@@ -46,17 +46,8 @@ def test_the_opaque_part() -> None:
     assert opaque_part(np.full((4, 4), 255, np.uint8)) is None and opaque_part(np.zeros((4, 4), np.uint8)) is None
 
 
-def test_it_is_cut_out_as_in_diffusers_pipeline() -> None:
-    from diffusers.image_processor import VaeImageProcessor
-    from PIL import Image
-
-    dice = np.random.default_rng(0)
-    pixels = dice.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+def test_it_shrinks_as_in_diffusers_pipeline() -> None:
     mask = draw_mask(96, 64, "a", 3)
-    picture = VaeImageProcessor(vae_scale_factor=8).preprocess(Image.fromarray(pixels))
-    binary = VaeImageProcessor(vae_scale_factor=8, do_normalize=False, do_binarize=True, do_convert_grayscale=True)
-    theirs = binary.preprocess(Image.fromarray(mask * 255))
-    masked = (picture * (theirs < 0.5))[0].permute(1, 2, 0)
-    torch.testing.assert_close(torch.from_numpy(cover(pixels, mask)), masked, atol=1e-6, rtol=0)
-    small = torch.nn.functional.interpolate(theirs, size=(8, 12))[0, 0]
-    assert torch.equal(torch.from_numpy(shrink(mask, 8)), small)
+    whole = torch.from_numpy(mask)[None, None].float()
+    small = torch.nn.functional.interpolate(whole, size=(8, 12))[0, 0]
+    assert torch.equal(torch.from_numpy(shrink(mask, 8)), small) and 0 < small.mean() < 1

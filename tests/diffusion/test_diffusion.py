@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -133,6 +133,9 @@ class FakeBatch:
 
     def latents(self, eps: Tensor) -> Tensor:
         return self.mean + self.std * eps
+
+    def under(self, text: Cond) -> Cond:
+        return replace(text, sizes=torch.tensor([[float(sum(ref.key))] * 6 for ref in self.refs]))
 
 
 def fake_batch(keys: Sequence[tuple[int, ...]], weights: Sequence[float]) -> FakeBatch:

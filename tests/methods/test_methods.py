@@ -12,7 +12,7 @@ import torch
 from tests.tiny import tiny_sd1
 from trainer.config.registry import method_modules
 from trainer.methods import Trained
-from trainer.models.protocol import Components
+from trainer.models.protocol import PARTS, Components
 from trainer.models.safetensors_file import read_header
 from trainer.models.sd1 import FAMILY
 from trainer.models.tensor_file import read_file
@@ -36,7 +36,7 @@ def predict(components: Components, captions: tuple[str, ...] = ("a red cat", "d
 
 
 def one_step(trained: Trained, components: Components, rate: float = 0.1) -> float:
-    optimizer = torch.optim.SGD(trained.parameter_groups(rate, rate), lr=rate)
+    optimizer = torch.optim.SGD(trained.parameter_groups(dict.fromkeys(PARTS, rate)), lr=rate)
     loss = (predict(components) - 1).square().mean()
     loss.backward()
     optimizer.step()
@@ -81,7 +81,7 @@ def test_parts(method: ModuleType, train: str) -> None:
     wanted = {"unet", "text_encoder"} if train == "both" else {train}
     assert trained.parts == wanted
     assert trained.text_is_constant == (train == "unet")
-    groups = trained.parameter_groups(1e-3, 2e-3)
+    groups = trained.parameter_groups({"unet": 1e-3, "text_encoder": 2e-3})
     assert {group["name"]: group["lr"] for group in groups} == {
         part: rate for part, rate in (("unet", 1e-3), ("text_encoder", 2e-3)) if part in wanted
     }

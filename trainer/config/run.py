@@ -27,7 +27,8 @@ class Model(Section):
     path: str = setting(
         "",
         "Base model",
-        "The model to train on: one .safetensors file, or a diffusers folder. Stable Diffusion 1.x.",
+        "The model to train on: one file, a diffusers folder, or an id on the Hugging Face hub (owner/name). "
+        "Stable Diffusion 1.x, 2.x or SDXL.",
         widget="file",
         kohya=("pretrained_model_name_or_path",),
     )
@@ -39,10 +40,25 @@ class Model(Section):
         widget="file",
         kohya=("vae",),
     )
+    text_encoder: str = setting(
+        "",
+        "Separate text encoder",
+        "A file or folder with the text encoder of this kind of model, for a base model that has none; empty takes its own.",
+        level="advanced",
+        widget="file",
+    )
+    text_encoder_2: str = setting(
+        "",
+        "Second separate text encoder",
+        "The other one, where SDXL's two text encoders are files apart; empty takes the model's own.",
+        level="advanced",
+        widget="file",
+    )
     clip_skip: int = setting(
         1,
         "Clip skip",
-        "Which of the text encoder's last layers is used: 2 for most anime models, 1 for photographic ones.",
+        "Which of the text encoder's last layers is used: 2 for most anime models, 1 for photographic ones. SD 2.x and "
+        "SDXL have a layer of their own and take only 1.",
         kohya=("clip_skip",),
         ge=1,
         le=12,
@@ -54,6 +70,30 @@ class Model(Section):
         costs="Longer is a little slower.",
         choices=(Choice(75, "75 tokens"), Choice(150, "150 tokens"), Choice(225, "225 tokens")),
         kohya=("max_token_length",),
+    )
+    prediction: str = setting(
+        "auto",
+        "Prediction",
+        "What the model was made to tell: the noise, or v, a mixture of noise and picture. A wrong choice ruins it.",
+        level="advanced",
+        choices=(
+            Choice("auto", "as the model says", "What its file says; a Stable Diffusion 2.x that does not is tested."),
+            Choice("epsilon", "epsilon", "The noise: nearly every model."),
+            Choice("v_prediction", "v-prediction", "Stable Diffusion 2.x at 768, and models that say so."),
+        ),
+        kohya=("v_parameterization", "v2"),
+    )
+    zero_terminal_snr: str = setting(
+        "auto",
+        "Zero terminal SNR",
+        "Whether the noisiest step holds nothing of the picture: true darks and brights, for v-prediction models only.",
+        level="advanced",
+        choices=(
+            Choice("auto", "as the model says"),
+            Choice("on", "on", "For a v-prediction model made so, or to be made so by a long training."),
+            Choice("off", "off"),
+        ),
+        kohya=("zero_terminal_snr",),
     )
 
 
@@ -122,10 +162,18 @@ class Images(Section):
         ge=0,
         le=1,
     )
+    weighted_captions: bool = setting(
+        False,
+        "Weighted captions",
+        "Reads brackets in captions as prompts do: (word) counts more, [word] less, (word:1.3) just so.",
+        level="advanced",
+        kohya=("weighted_captions",),
+    )
     resolution: tuple[int, ...] = setting(
         (512, 512),
         "Resolution",
-        "Width and height that pictures are scaled to cover. 512 is native for SD 1.x; multiples of 64.",
+        "Width and height that pictures are scaled to cover. 512 is native for SD 1.x, 768 for the v-prediction models "
+        "of SD 2.x, 1024 for SDXL; multiples of 64.",
         widget="size",
         unit="px",
         costs="Twice the side is four times the work and memory.",
@@ -168,6 +216,17 @@ class Images(Section):
         "The colour that transparent pictures are laid on.",
         level="advanced",
         widget="colour",
+    )
+    mask_variants: int = setting(
+        4,
+        "Masks for inpainting",
+        "How many masks each picture gets: its opaque part, all of it, rectangles, brush strokes. Only an inpainting "
+        "model uses them.",
+        level="advanced",
+        costs="Each is one more encoded picture in the cache.",
+        kohya=("train_inpainting",),
+        ge=1,
+        le=64,
     )
     smallest_side: int = setting(
         32,
@@ -287,6 +346,16 @@ class Optimizer(Section):
         ge=0,
         le=100,
     )
+    text_encoder_2_rate: float | None = setting(
+        None,
+        "Second text encoder rate",
+        "SDXL's second text encoder has a learning rate of its own here; empty takes the text encoder's.",
+        level="advanced",
+        widget="rate",
+        kohya=("text_encoder_lr", "learning_rate_te2"),
+        ge=0,
+        le=100,
+    )
     max_grad_norm: float = setting(
         1.0,
         "Gradient clipping",
@@ -304,6 +373,13 @@ class Optimizer(Section):
         widget="arguments",
         kohya=("optimizer_args",),
     )
+
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each part of a model."""
+        unet = self.learning_rate if self.unet_rate is None else self.unet_rate
+        text = self.learning_rate if self.text_encoder_rate is None else self.text_encoder_rate
+        second = text if self.text_encoder_2_rate is None else self.text_encoder_2_rate
+        return {"unet": unet, "text_encoder": text, "text_encoder_2": second}
 
 
 class Scheduler(Section):

@@ -14,14 +14,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from trainer.data.buckets import Size, size_conditions
 from trainer.data.captions import CaptionRules, shape_caption
-from trainer.data.order import EpochOrder, MicroBatch, Sample, SampleRef
+from trainer.data.order import EpochOrder, MicroBatch, Sample, SampleRef, keyed_random
 from trainer.data.order import Step as StepRefs
 from trainer.estimate import StepPlan, plan_steps
 from trainer.models.protocol import Cond
@@ -34,6 +35,10 @@ class LatentSource(Protocol):
 
     def moments(self, item: int, *, flip: bool) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, each (C, h, w)."""
+        ...
+
+    def masked(self, item: int, variant: int, *, flip: bool) -> Tensor:
+        """For an inpainting model: a mask and the latents of the picture hidden under it, (1 + C, h, w)."""
         ...
 
 
@@ -51,7 +56,8 @@ class Batch:
 
     `mean` and `std` (B, C, h, w) float32 are the VAE's distribution as it was cached; `cond` the cached answers of the
     text encoders, None where the text encoder must read `captions` (which are as trained: prefix, shuffle and dropout done);
-    `weight` (B,) float32: 1 for training pictures, the prior loss weight for class pictures.
+    `weight` (B,) float32: 1 for training pictures, the prior loss weight for class pictures; `sizes` and `concat` as in
+    `Cond`.
     """
 
     refs: tuple[SampleRef, ...]
@@ -60,6 +66,8 @@ class Batch:
     captions: tuple[str, ...]
     cond: Cond | None
     weight: Tensor
+    sizes: Tensor
+    concat: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.refs)
@@ -67,6 +75,10 @@ class Batch:
     def latents(self, eps: Tensor) -> Tensor:
         """A draw from the pictures' distributions with standard normal noise `eps` (B, C, h, w)."""
         return self.mean + self.std * eps
+
+    def under(self, text: Cond) -> Cond:
+        """All that the prediction is made under: what the text encoders say, and what is known of the pictures."""
+        return replace(text, sizes=self.sizes, concat=self.concat)
 
 
 @dataclass(frozen=True)
@@ -87,9 +99,10 @@ class Step:
 class Batches:
     """The run's batches. Everything about a step follows from its number; any step can be asked for at any time.
 
-    `captions` maps an item's number to its caption as read from disk. With `text` the captions are constant and their
-    states cached: caption dropout is then the states of the empty caption. Raises ValueError if `text` is given with
-    captions that are shuffled.
+    `captions` maps an item's number to its caption as read from disk, `sizes` to its picture's size. With `text` the
+    captions are constant and their states cached: caption dropout is then the states of the empty caption. With `masks`
+    (for an inpainting model) each showing draws one of so many masks of its picture. Raises ValueError if `text` is given
+    with captions that are shuffled.
     """
 
     def __init__(
@@ -98,6 +111,7 @@ class Batches:
         *,
         latents: LatentSource,
         captions: Mapping[int, str],
+        sizes: Mapping[int, Size],
         text: TextSource | None = None,
         rules: CaptionRules | None = None,
         seed: int = 0,
@@ -105,13 +119,14 @@ class Batches:
         accumulation: int = 1,
         flip: bool = False,
         prior_loss_weight: float = 1.0,
+        masks: int = 0,
     ) -> None:
         self.rules = rules or CaptionRules()
         if text is not None and not self.rules.cacheable:
             raise ValueError("shuffled captions have no cached text states")
         self.order = EpochOrder(samples, batch_size=batch_size, accumulation=accumulation, seed=seed, flip=flip)
-        self._latents, self._text, self._captions = latents, text, captions
-        self._seed, self._prior_loss_weight = seed, prior_loss_weight
+        self._latents, self._text, self._captions, self._sizes = latents, text, captions, sizes
+        self._seed, self._prior_loss_weight, self._masks = seed, prior_loss_weight, masks
         self._epoch_cache: tuple[int, list[StepRefs]] = (-1, [])
 
     def plan(self, *, epochs: int | None = None, steps: int | None = None) -> StepPlan:
@@ -142,7 +157,13 @@ class Batches:
             captions=captions,
             cond=None if self._text is None else Cond.stack([self._text.cond(text) for text in captions]),
             weight=torch.tensor([self._prior_loss_weight if ref.is_reg else 1.0 for ref in refs]),
+            sizes=torch.tensor([size_conditions(self._sizes[ref.item], ref.bucket, ref.flip) for ref in refs]).float(),
+            concat=torch.stack([self._masked(ref) for ref in refs]).float() if self._masks else None,
         )
+
+    def _masked(self, ref: SampleRef) -> Tensor:
+        variant = keyed_random(self._seed, "mask", *ref.key).randrange(self._masks)
+        return self._latents.masked(ref.item, variant, flip=ref.flip)
 
     def _caption(self, ref: SampleRef) -> str:
         return shape_caption(self._captions[ref.item], self.rules, (self._seed, *ref.key))

@@ -25,14 +25,16 @@ from torch import Tensor
 
 from trainer.data.buckets import Box, Bucket, Bucketing, crop_box
 from trainer.data.index import Item, Skipped
+from trainer.data.masks import MASKS_VERSION, OWN, draw_mask, opaque_part, shrink
 from trainer.data.memo import FileFacts, Memo
-from trainer.data.pictures import WHITE, CannotUse, Colour, load_pixels
+from trainer.data.pictures import WHITE, CannotUse, Colour, load_opacity, load_pixels
 from trainer.data.store import Damaged, Store
 from trainer.errors import RunFailed
 from trainer.messages import Message, say
 from trainer.models.protocol import Cond
 
 if TYPE_CHECKING:
+    from trainer.data.masks import Mask
     from trainer.data.pictures import Pixels
 
 Progress = Callable[[int, int], None]  # done, total; may raise to stop
@@ -40,12 +42,12 @@ EncodePictures = Callable[[Tensor], tuple[Tensor, Tensor]]  # (B, 3, H, W) in [-
 EncodeTexts = Callable[[Sequence[str]], Cond]
 
 _LATENTS_VERSION = "latents 1 lanczos"  # changes with anything in pictures.py that changes pixels
-_TEXT_VERSION = "text 1"
+_TEXT_VERSION = "text 2"
 
 
 @dataclass(frozen=True)
 class LatentJob:
-    """One picture as it is encoded: which file, which part of it, at which size, mirrored or not."""
+    """One picture as it is encoded: which file, which part of it, at which size, mirrored or not, masked or not."""
 
     item: int
     facts: FileFacts
@@ -53,6 +55,7 @@ class LatentJob:
     box: Box
     bucket: Bucket
     flip: bool = False
+    mask: int | None = None  # the variant (see `trainer.data.masks`) under which the picture is hidden for inpainting
 
     @property
     def path(self) -> Path:
@@ -60,17 +63,22 @@ class LatentJob:
 
 
 def latent_jobs(
-    items: Iterable[Item], rules: Bucketing, hashes: Mapping[Path, str], *, flip: bool = False
+    items: Iterable[Item], rules: Bucketing, hashes: Mapping[Path, str], *, flip: bool = False, masks: int = 0
 ) -> list[LatentJob]:
-    """What must be encoded for `items` (those without a hash are left out); with `flip` each is mirrored as well."""
+    """What must be encoded for `items` (those without a hash are left out).
+
+    With `flip` each is mirrored as well; with `masks` each of these is also hidden under that many masks.
+    """
+    sides = (False, True) if flip else (False,)
     jobs = []
     for item in items:
         if item.path in hashes:
             bucket = rules.choose(item.size)
             box = crop_box(item.size, bucket)
             jobs += [
-                LatentJob(item.id, item.facts, hashes[item.path], box, bucket, mirrored)
-                for mirrored in ((False, True) if flip else (False,))
+                LatentJob(item.id, item.facts, hashes[item.path], box, bucket, mirrored, mask)
+                for mirrored in sides
+                for mask in (None, *range(masks))
             ]
     return jobs
 
@@ -93,7 +101,7 @@ class Latents:
     ) -> None:
         self._store, self._identity, self._dtype, self._compute = store, identity, dtype, compute
         self._alpha_colour = alpha_colour
-        self._keys: dict[tuple[int, bool], str] = {}
+        self._keys: dict[tuple[int, bool, int | None], str] = {}
         self._copies: dict[str, dict[Path, None]] = {}  # every file of a content, in order
 
     def find(self, jobs: Sequence[LatentJob], on_progress: Progress | None = None) -> list[LatentJob]:
@@ -101,7 +109,7 @@ class Latents:
         missing: dict[str, LatentJob] = {}
         present: set[str] = set()
         for done, job in enumerate(jobs, 1):
-            key = self._keys[job.item, job.flip] = self._key(job)
+            key = self._keys[job.item, job.flip, job.mask] = self._key(job)
             self._copies.setdefault(job.sha256, {})[job.path] = None
             if key not in present and key not in missing:
                 if self._store.has(key):
@@ -129,12 +137,12 @@ class Latents:
         broken: dict[Path, Skipped] = {}
         done = 0
         for portion in _by_bucket(_decoded(jobs, self._alpha_colour, threads), batch_size):
-            good = [(job, pixels) for job, pixels in portion if not isinstance(pixels, Message)]
+            good = [(job, picture) for job, picture in portion if not isinstance(picture, Message)]
             for job, why in portion:
                 if isinstance(why, Message):
                     broken |= {path: Skipped(path, why) for path in self._copies[job.sha256]}
             if good:
-                self._keep([job for job, _ in good], *encode(_to_tensor([pixels for _, pixels in good], device)))
+                self._keep(good, *encode(_to_tensor([picture for _, picture in good], device)))
             done += len(portion)
             if on_progress:
                 on_progress(done, len(jobs))
@@ -143,18 +151,29 @@ class Latents:
 
     def moments(self, item: int, *, flip: bool = False) -> tuple[Tensor, Tensor]:
         """Mean and deviation (C, h, w). Raises RunFailed if the entry has been lost since `find`."""
-        tensors = _held(self._store, self._keys[item, flip])
+        tensors = _held(self._store, self._keys[item, flip, None])
         return tensors["mean"], tensors["std"]
 
-    def _keep(self, jobs: Sequence[LatentJob], mean: Tensor, std: Tensor) -> None:
-        for number, job in enumerate(jobs):
-            entry = {"mean": mean[number].to(self._dtype), "std": std[number].to(self._dtype)}
+    def masked(self, item: int, variant: int, *, flip: bool = False) -> Tensor:
+        """A mask (1 where it is to be painted) and the mean of the picture hidden under it, (1 + C, h, w)."""
+        tensors = _held(self._store, self._keys[item, flip, variant])
+        return torch.cat([tensors["mask"], tensors["mean"]])
+
+    def _keep(self, pictures: Sequence[tuple[LatentJob, Picture]], mean: Tensor, std: Tensor) -> None:
+        for number, (job, picture) in enumerate(pictures):
+            entry = {"mean": mean[number].to(self._dtype)}
+            if picture.mask is None:
+                entry["std"] = std[number].to(self._dtype)
+            else:
+                small = shrink(picture.mask, picture.mask.shape[0] // mean.shape[-2])
+                entry["mask"] = torch.from_numpy(small)[None].to(self._dtype)
             self._store.write(self._key(job), entry)
 
     def _key(self, job: LatentJob) -> str:
+        mask = () if job.mask is None else (MASKS_VERSION, job.mask)
         return _hash(
             _LATENTS_VERSION, job.sha256, job.box, (job.bucket.width, job.bucket.height), job.flip, self._identity,
-            self._dtype, self._compute, self._alpha_colour,
+            self._dtype, self._compute, self._alpha_colour, *mask,
         )  # fmt: skip
 
 
@@ -168,11 +187,12 @@ class TextStates:
         *,
         clip_skip: int,
         token_length: int,
+        weighted: bool = False,
         dtype: torch.dtype = torch.float32,
         compute: str = "fp32",
     ) -> None:
         self._store, self._dtype = store, dtype
-        self._identity = (identity, clip_skip, token_length, str(dtype), compute)
+        self._identity = (identity, clip_skip, token_length, weighted, str(dtype), compute)
 
     def find(self, captions: Iterable[str]) -> list[str]:
         """Those of `captions` that must be encoded."""
@@ -251,35 +271,56 @@ def _hash(*parts: object) -> str:
     return hashlib.sha256("\x1f".join(map(str, parts)).encode("utf-8")).hexdigest()
 
 
-Decoded = tuple[LatentJob, "Pixels | Message"]
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture (H, W, 3) uint8, and the mask (H, W) under which it is hidden: 1 where nothing is seen of it."""
+
+    pixels: Pixels
+    mask: Mask | None = None
+
+
+Decoded = tuple[LatentJob, Picture | Message]
 
 
 def _decoded(jobs: Sequence[LatentJob], alpha_colour: Colour, threads: int) -> Iterator[Decoded]:
-    """Pixels (H, W, 3) uint8 of each job in turn, or why not; `threads` decode a bounded number of them ahead."""
+    """The picture of each job in turn, or why not; `threads` decode a bounded number of them ahead."""
 
-    def decode(job: LatentJob) -> Pixels | Message:
+    def decode(job: LatentJob) -> Picture | Message:
         try:
-            pixels = load_pixels(job.path, box=job.box, bucket=job.bucket, flip=job.flip, alpha_colour=alpha_colour)
+            picture = _picture(job, alpha_colour)
             changed = _has_changed(job)  # then these pixels would be kept under the old content's name
         except CannotUse as cannot:
             return cannot.why
         except FileNotFoundError:
             return say("it is gone")
-        return say("it was changed while the run was starting") if changed else pixels
+        return say("it was changed while the run was starting") if changed else picture
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    ahead: deque[tuple[LatentJob, Future[Pixels | Message]]] = deque()
+    ahead: deque[tuple[LatentJob, Future[Picture | Message]]] = deque()
     try:
         for job in jobs:
             ahead.append((job, pool.submit(decode, job)))
             if len(ahead) > 2 * threads + 2:
-                first, pixels = ahead.popleft()
-                yield first, pixels.result()
+                first, picture = ahead.popleft()
+                yield first, picture.result()
         while ahead:
-            first, pixels = ahead.popleft()
-            yield first, pixels.result()
+            first, picture = ahead.popleft()
+            yield first, picture.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _picture(job: LatentJob, alpha_colour: Colour) -> Picture:
+    """Read a job's picture and draw its mask. Raises CannotUse, FileNotFoundError."""
+    box, bucket = job.box, job.bucket
+    pixels = load_pixels(job.path, box=box, bucket=bucket, flip=job.flip, alpha_colour=alpha_colour)
+    if job.mask is None:
+        return Picture(pixels)
+    own = None
+    if job.mask == OWN:
+        opacity = load_opacity(job.path, box=box, bucket=bucket, flip=job.flip)
+        own = None if opacity is None else opaque_part(opacity)
+    return Picture(pixels, draw_mask(bucket.width, bucket.height, job.sha256, job.mask) if own is None else own)
 
 
 def _has_changed(job: LatentJob) -> bool:
@@ -301,7 +342,11 @@ def _by_bucket(decoded: Iterable[Decoded], batch_size: int) -> Iterator[list[Dec
     yield from waiting.values()
 
 
-def _to_tensor(pixels: Sequence[Pixels], device: torch.device | str) -> Tensor:
-    """(B, 3, H, W) float32 in [-1, 1]."""
-    stacked = torch.stack([torch.from_numpy(picture.copy()) for picture in pixels])  # (B, H, W, 3) uint8
-    return stacked.to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+def _to_tensor(pictures: Sequence[Picture], device: torch.device | str) -> Tensor:
+    """(B, 3, H, W) float32 in [-1, 1]; grey (0) where a mask hides the picture, as diffusers' pipeline has it."""
+    stacked = torch.stack([torch.from_numpy(picture.pixels.copy()) for picture in pictures])  # (B, H, W, 3) uint8
+    pixels = stacked.to(device).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+    for number, picture in enumerate(pictures):
+        if picture.mask is not None:
+            pixels[number] *= torch.from_numpy(picture.mask).to(device) == 0
+    return pixels

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.uint8]  # (H, W): 1 where it is to be painted
 
 MASKS_VERSION = "masks 1"  # changes with anything that draws another mask for the same key
-FULL = 1  # the variant that covers all: what a preview has
+OWN, FULL = 0, 1  # variants: the picture's own opaque part; all of it, as in a preview
 
 
 def draw_mask(width: int, height: int, key: str, variant: int) -> Mask:
@@ -42,12 +42,6 @@ def opaque_part(opacity: Mask) -> Mask | None:
     """The mask of a picture's own opaque part from its opacity (H, W) 0 … 255; None if all or nothing is opaque."""
     mask = (opacity >= 128).astype(np.uint8)
     return mask if 0 < int(mask.sum()) < mask.size else None
-
-
-def cover(pixels: NDArray[np.uint8], mask: Mask) -> NDArray[np.float32]:
-    """The picture (H, W, 3) as float32 in [-1, 1], grey (0) where it is to be painted, as diffusers' pipeline has it."""
-    scaled = pixels.astype(np.float32) / 127.5 - 1.0
-    return scaled * (mask[:, :, None] == 0)
 
 
 def shrink(mask: Mask, factor: int) -> NDArray[np.float32]:

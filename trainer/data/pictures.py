@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Pixels = NDArray[np.uint8]
+    Pixels = NDArray[np.uint8]  # (H, W, 3)
+    Grey = NDArray[np.uint8]  # (H, W)
 
 Colour = tuple[int, int, int]
 
@@ -86,6 +87,24 @@ def load_pixels(
         if flip:
             upright = upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.asarray(upright)
+
+
+def load_opacity(path: Path, *, box: Box, bucket: Bucket, flip: bool = False) -> Grey | None:
+    """How opaque the picture is, (H, W) uint8, cut and mirrored as by `load_pixels`; None if it has no transparency.
+
+    Raises CannotUse with the reason.
+    """
+    import numpy as np
+
+    with _opened(path) as picture, _reasons():
+        picture.load()
+        if not _has_alpha(picture):
+            return None
+        whole = _upright_size(picture)
+        alpha = picture.convert("RGBA").getchannel("A")
+        turn = _TURNS.get(_orientation(picture))
+        upright = _fit(alpha if turn is None else alpha.transpose(turn), box, whole, bucket)
+        return np.asarray(upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else upright)
 
 
 def check_pixels(path: Path) -> Message | None:
@@ -201,11 +220,15 @@ def _to_rgb(picture: Image.Image, alpha_colour: Colour) -> Image.Image:
     picture.load()
     if picture.mode in ("I", "F") or picture.mode.startswith("I;"):
         return _from_deep_grey(picture)
-    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+    if _has_alpha(picture):
         layer = picture.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (*alpha_colour, 255))
         return Image.alpha_composite(ground, layer).convert("RGB")
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 def _from_deep_grey(picture: Image.Image) -> Image.Image:

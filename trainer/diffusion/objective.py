@@ -38,6 +38,7 @@ class Batch(Protocol):
     @property
     def weight(self) -> Tensor: ...
     def latents(self, eps: Tensor) -> Tensor: ...
+    def under(self, text: Cond) -> Cond: ...
 
 
 class Denoising:
@@ -78,8 +79,8 @@ class Denoising:
         timesteps = uniform_timesteps(self._seed, keys, NUM_TIMESTEPS).to(self._device)
         noisy = self._process.add_noise(latents, noise, timesteps)
         with self._autocast():
-            cond = self._encode(batch.captions) if batch.cond is None else batch.cond.to(self._device)
-            prediction = self._predict(noisy, timesteps, cond)
+            text = self._encode(batch.captions) if batch.cond is None else batch.cond
+            prediction = self._predict(noisy, timesteps, batch.under(text).to(self._device))
         losses = squared_error(prediction, self._process.target(latents, noise, timesteps))
         weights = batch.weight.to(self._device) * min_snr_weight(self._process, timesteps, self._min_snr_gamma)
         return (weights * losses).sum()

@@ -17,7 +17,7 @@ class Trained(Protocol):
     parts: frozenset[str]  # "unet" and the family's text encoders, where it has weights
     text_is_constant: bool  # the same caption always gives the same text states, so they may be cached
 
-    def parameter_groups(self, unet_rate: float, text_encoder_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, rates: Mapping[str, float]) -> list[dict[str, Any]]:
         """Groups for an optimiser: {"params": [...], "lr": rate, "name": part}, one for each trained part."""
         ...
 

@@ -128,13 +128,9 @@ class TrainedLora:
         self.parts = frozenset(part for part, names in network.parts.items() if names)
         self.text_is_constant = self.parts <= {"unet"}
 
-    def parameter_groups(self, unet_rate: float, text_encoder_rate: float) -> list[dict[str, Any]]:
+    def parameter_groups(self, rates: Mapping[str, float]) -> list[dict[str, Any]]:
         return [
-            {
-                "params": self.network.parameters_of(part),
-                "lr": unet_rate if part == "unet" else text_encoder_rate,
-                "name": part,
-            }
+            {"params": self.network.parameters_of(part), "lr": rates[part], "name": part}
             for part in self.network.parts
             if part in self.parts
         ]

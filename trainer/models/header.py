@@ -117,13 +117,36 @@ def inspect_file(path: Path | str) -> ModelFacts:
         )
 
 
-def base_problem(facts: ModelFacts, has_vae: bool = False) -> Message | None:
-    """Why a run cannot train on it, or None. `has_vae`: a separate VAE was chosen."""
+def base_problem(facts: ModelFacts, has_vae: bool = False, has_text: bool = False) -> Message | None:
+    """Why a run cannot train on it, or None. `has_vae`, `has_text`: other files were chosen for these parts."""
     if facts.kind == "hub":
         return None
-    if facts.problem is None and "vae" not in facts.parts and not has_vae:
+    if facts.problem is not None and not (has_text and _lacks_only_text(facts)):
+        return facts.problem
+    if "vae" not in facts.parts and not has_vae:
         return say("There is no VAE inside this model. Choose a VAE file beside it.")
-    return facts.problem
+    return None
+
+
+def _lacks_only_text(facts: ModelFacts) -> bool:
+    """Whether text encoders are the only reason why a base model cannot be trained."""
+    missing = facts.missing - {"vae"}
+    is_else_whole = facts.kind == "base" and "unet" in facts.parts and _channel_problem(facts) is None
+    return is_else_whole and bool(missing) and missing <= {"text_encoder", "text_encoder_2"}
+
+
+def text_encoder_problem(facts: ModelFacts, family: str | None = None) -> Message | None:
+    """Why text encoders of a model of `family` (None: of any that trains) cannot be taken from it, or None."""
+    if facts.kind in ("missing", "broken", "pickle", "hub"):
+        return facts.problem
+    if facts.kind in ("text_encoder", "part"):
+        return None
+    if facts.kind != "base" or facts.parts.isdisjoint(("text_encoder", "text_encoder_2")):
+        return say("A text encoder is needed here. {summary}", summary=facts.summary)
+    if family is not None and facts.family != family:
+        title = FAMILY_TITLES.get(family, family)
+        return say("A text encoder for {family} is needed here. {summary}", family=title, summary=facts.summary)
+    return None
 
 
 def vae_problem(facts: ModelFacts, family: str | None = None) -> Message | None:

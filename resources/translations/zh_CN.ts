@@ -1955,6 +1955,10 @@
    <translation>0 为关闭。多存几个文件，方便挑出最好的一个。</translation>
   </message>
   <message>
+   <source>0 puts the LoRAs side by side: exactly their sum, and their ranks add up. Otherwise the sum is cut to this rank.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>0.9 is usual (--amount 0.9).</source>
    <translation type="unfinished" />
   </message>
@@ -2007,6 +2011,14 @@
    <translation>一般 8 到 32。</translation>
   </message>
   <message>
+   <source>A + (B − C) × amount: what B learnt on top of C is added to A.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>A .safetensors file.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>A LoRA file to go on from; its rank and alpha take the place of those set here. Empty starts fresh.</source>
    <translation>接着训练的 LoRA 文件；以它的秩和 alpha 为准，不用这里设的。留空则从头开始。</translation>
   </message>
@@ -2023,8 +2035,16 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>A VAE file or folder (or a model that has one) to put in place of the model's.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>A VAE file or folder to use in place of the model's own; empty keeps the model's.</source>
    <translation>用来代替模型自带 VAE 的 VAE 文件或文件夹；留空则用模型自带的。</translation>
+  </message>
+  <message>
+   <source>A VAE file to put into the new model.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>A VAE for {family} is needed here. {summary}</source>
@@ -2059,6 +2079,10 @@
    <translation>关掉的文件夹仍在列表里，只是不参加训练。</translation>
   </message>
   <message>
+   <source>A model file (.safetensors, .ckpt, .pt) or a diffusers folder.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>A name is needed that does not begin or end with a blank or end with a dot.</source>
    <translation>需要一个名称，首尾不能有空格，也不能以点结尾。</translation>
   </message>
@@ -2079,7 +2103,15 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>A third one: its share is added, or with “difference” B is compared with it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>A {family} model is needed here. {summary}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>A × (1 − amount) + B × amount; with C also C × its amount.</source>
    <translation type="unfinished" />
   </message>
   <message>
@@ -2123,6 +2155,10 @@
    <translation>加在开头</translation>
   </message>
   <message>
+   <source>Add difference</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Add the rating</source>
    <translation>加上分级</translation>
   </message>
@@ -2147,6 +2183,18 @@
    <translation>总放最前</translation>
   </message>
   <message>
+   <source>Amount</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Amount of C</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Amounts by block</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>An entry cannot be called {name}.</source>
    <translation type="unfinished" />
   </message>
@@ -2161,6 +2209,10 @@
   <message>
    <source>Arguments of the optimiser itself, one `name = value` a line, such as `weight_decay = 0.1`.</source>
    <translation>优化器自己的参数，每行一个 `名称 = 值`，例如 `weight_decay = 0.1`。</translation>
+  </message>
+  <message>
+   <source>As it is</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>As sd-scripts has it; .txt is read where there is no .caption.</source>
@@ -2189,6 +2241,10 @@
   <message>
    <source>Author</source>
    <translation>作者</translation>
+  </message>
+  <message>
+   <source>Averaged weights</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Base model</source>
@@ -2267,8 +2323,8 @@
    <translation>角色放前面</translation>
   </message>
   <message>
-   <source>Check its name. A private one needs a token for reading in HF_TOKEN.</source>
-   <translation>请检查名称。私有模型需要在 HF_TOKEN 中设置可读取的令牌。</translation>
+   <source>Check its name (or the path, if you meant a file here). A private one needs a token in HF_TOKEN.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Check that it is a file and that you may read it.</source>
@@ -2276,7 +2332,7 @@
   </message>
   <message>
    <source>Check that it is there, and that you may read and write it.</source>
-   <translation type="unfinished" />
+   <translation>请确认它存在，并且你有读写权限。</translation>
   </message>
   <message>
    <source>Check that you may open the folder.</source>
@@ -2385,6 +2441,10 @@
   <message>
    <source>Choose folders with pictures in them.</source>
    <translation>请选择里面有图片的文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose ranks by</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Choose text encoders of the same family, in the order in which it has them.</source>
@@ -2587,6 +2647,10 @@
    <translation>不管几轮，到这么多步就结束。留空则按轮数。</translation>
   </message>
   <message>
+   <source>Entries to write, each as key=value.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Epochs</source>
    <translation>轮数（epoch）</translation>
   </message>
@@ -2603,6 +2667,10 @@
    <translation>平衡容易和困难的噪声级别，学得更快。一般用 5，0 为关闭。</translation>
   </message>
   <message>
+   <source>Every layer gets the same rank.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Every learning rate is 0: nothing will be learnt.</source>
    <translation>所有学习率都是 0：什么也学不到。</translation>
   </message>
@@ -2613,6 +2681,10 @@
   <message>
    <source>Every n steps</source>
    <translation>每 n 步</translation>
+  </message>
+  <message>
+   <source>Every tensor keeps its precision.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Existing captions</source>
@@ -2647,8 +2719,16 @@
    <translation>先慢、后快、再慢地降到零。最常用。</translation>
   </message>
   <message>
+   <source>File</source>
+   <translation>文件</translation>
+  </message>
+  <message>
    <source>File precision</source>
    <translation>文件精度</translation>
+  </message>
+  <message>
+   <source>Files</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Files left out: {count}, such as:
@@ -2663,6 +2743,10 @@
   <message>
    <source>Five per cent is usual.</source>
    <translation>一般用百分之五。</translation>
+  </message>
+  <message>
+   <source>Fixed rank</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Folder</source>
@@ -2691,6 +2775,10 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>For training on; a diffusers folder has no place for it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Free some space and export again.</source>
    <translation>请腾出一些空间，再重新导出。</translation>
   </message>
@@ -2701,6 +2789,10 @@
   <message>
    <source>Free some space, or have the hub's cache on another disk (HF_HOME).</source>
    <translation>请腾出一些空间，或把 Hub 的缓存放到另一块硬盘（HF_HOME）。</translation>
+  </message>
+  <message>
+   <source>Full precision.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Full precision; the one for a CPU.</source>
@@ -2751,6 +2843,14 @@
    <translation>一般取秩的一半。</translation>
   </message>
   <message>
+   <source>Half the size of fp32, read by every program.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Half the size, for newer programs and cards; coarser, but never too small for a value.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Hashes</source>
    <translation type="unfinished" />
   </message>
@@ -2761,6 +2861,14 @@
   <message>
    <source>How closely the prompt is followed; 7 is usual.</source>
    <translation>跟随提示词的程度；一般用 7。</translation>
+  </message>
+  <message>
+   <source>How each layer's new rank is chosen.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>How each layer's rank is chosen.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>How many masks each picture gets: its opaque part, all of it, rectangles, brush strokes. Only an inpainting model uses them.</source>
@@ -2791,6 +2899,14 @@
    <translation>整套图显示几遍。设了步数时不起作用。</translation>
   </message>
   <message>
+   <source>How strongly it counts, as in a prompt.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>How the models are joined.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>If it has no text encoder, extract the UNet only.</source>
    <translation type="unfinished" />
   </message>
@@ -2805,6 +2921,10 @@
   <message>
    <source>If this stays so, delete {file}: it is made anew.</source>
    <translation>如果一直这样，请删除 {file}：它会重新生成。</translation>
+  </message>
+  <message>
+   <source>Ignore changes below</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Images</source>
@@ -2875,6 +2995,10 @@
    <translation>它的训练已经结束；用 resume 可以接着来。</translation>
   </message>
   <message>
+   <source>Keep both</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Keep first tags</source>
    <translation>保留开头标签</translation>
   </message>
@@ -2895,6 +3019,14 @@
    <translation>把编码好的图片存下来，VAE 只工作一遍，不用每步都来。</translation>
   </message>
   <message>
+   <source>Keeps the singular values above the greatest one divided by this (sv_ratio).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Keeps the singular values above this.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Known are LoRA (with convolutions, DoRA), LoHa, LoKr and full differences.</source>
    <translation type="unfinished" />
   </message>
@@ -2903,12 +3035,20 @@
    <translation>共用缓存文件夹的最大容量；最久没用的先删。</translation>
   </message>
   <message>
+   <source>Layers whose greatest change is not above this are left out. 0 leaves out layers that are equal.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Learning rate</source>
    <translation>学习率</translation>
   </message>
   <message>
    <source>Leave both empty, with a learning rate of 1.</source>
    <translation>请都留空，学习率设为 1。</translation>
+  </message>
+  <message>
+   <source>Leave out</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Leave out &lt; &gt; : " / \ | ? * and reserved words.</source>
@@ -2947,6 +3087,10 @@
    <translation>训练开始后，有些库变了（{changes}）。</translation>
   </message>
   <message>
+   <source>Like all other weights.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Limit weight norms</source>
    <translation>限制权重范数</translation>
   </message>
@@ -2961,6 +3105,10 @@
   <message>
    <source>LoRA</source>
    <translation>LoRA</translation>
+  </message>
+  <message>
+   <source>LoRAs</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>LoRAs can only be merged if they are made for models of the same sizes.</source>
@@ -3012,7 +3160,7 @@
   </message>
   <message>
    <source>Make room on that disk, then start again.</source>
-   <translation type="unfinished" />
+   <translation>请在该磁盘上腾出空间，然后重新开始。</translation>
   </message>
   <message>
    <source>Make room, or write to another disk.</source>
@@ -3063,6 +3211,10 @@
    <translation>请改好那一行。路径里的反斜杠要写两个，或者用 '…' 括起来。</translation>
   </message>
   <message>
+   <source>Merge</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Merge LoRAs into a model</source>
    <translation type="unfinished" />
   </message>
@@ -3093,6 +3245,26 @@
   <message>
    <source>Mirror</source>
    <translation>左右翻转</translation>
+  </message>
+  <message>
+   <source>Model</source>
+   <translation>模型</translation>
+  </message>
+  <message>
+   <source>Model A</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Model B</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Model C</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Model files of any kind.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>More arguments</source>
@@ -3127,6 +3299,10 @@
    <translation>角色名放在普通标签前面，keep_tokens 才护得住。</translation>
   </message>
   <message>
+   <source>Names of entries to take out; * stands for anything.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Negative prompt</source>
    <translation>负面提示词</translation>
   </message>
@@ -3137,6 +3313,10 @@
   <message>
    <source>Never enlarge</source>
    <translation>不放大</translation>
+  </message>
+  <message>
+   <source>New rank</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>New tags follow the caption; tags it already has are not repeated.</source>
@@ -3223,8 +3403,16 @@
    <translation>训练时用的数字精度。fp16 几乎适合所有显卡，bf16 适合较新的（RTX 30 及以后），fp32 适合 CPU。</translation>
   </message>
   <message>
+   <source>Of the new file; computed is in fp32.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Of the picture.</source>
    <translation>图片的尺寸。</translation>
+  </message>
+  <message>
+   <source>Of the weights. What is no weight of the model keeps its precision.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Older files of this run are deleted; 0 keeps all. The final file always stays.</source>
@@ -3259,6 +3447,10 @@
    <translation>优化器</translation>
   </message>
   <message>
+   <source>Other VAE</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Output</source>
    <translation>输出</translation>
   </message>
@@ -3271,12 +3463,24 @@
    <translation>超过 128 没有好处，文件变大，还更容易过拟合。</translation>
   </message>
   <message>
+   <source>Overwrite</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Own amounts for the UNet's blocks: a list (SD 1 and 2: 25 numbers IN00 to OUT11, or 26 with BASE in front; SDXL: 19 or 20), or names such as IN04=0.3, M00=0, OUT05=1. BASE is all that is no block.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Own character threshold for each picture</source>
    <translation>每张图各自的角色阈值</translation>
   </message>
   <message>
    <source>Own threshold for each picture</source>
    <translation>每张图各自的阈值</translation>
+  </message>
+  <message>
+   <source>Parts</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Passed: it learnt the emblem and forgot nothing else. {seconds:.0f} seconds.</source>
@@ -3371,6 +3575,14 @@
    <translation>秩（维度 dim）</translation>
   </message>
   <message>
+   <source>Rank of convolutions</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Ratio to the greatest</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Reading</source>
    <translation type="unfinished" />
   </message>
@@ -3387,6 +3599,10 @@
    <translation>正则化</translation>
   </message>
   <message>
+   <source>Remove</source>
+   <translation>删除</translation>
+  </message>
+  <message>
    <source>Repair it, or take it away if the model is of the usual sizes.</source>
    <translation>请修好它；如果模型是常规尺寸，可以把它拿走。</translation>
   </message>
@@ -3401,6 +3617,10 @@
   <message>
    <source>Replacements</source>
    <translation>替换表</translation>
+  </message>
+  <message>
+   <source>Replaces the output if it exists; otherwise that is refused.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Resize a LoRA</source>
@@ -3420,7 +3640,7 @@
   </message>
   <message>
    <source>Resume the run with that version, or start a new one.</source>
-   <translation type="unfinished" />
+   <translation>请用那个版本继续这次训练，或开始新的训练。</translation>
   </message>
   <message>
    <source>Resume the run: the entry is then made again.</source>
@@ -3499,6 +3719,10 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>Second text encoder weight</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Seed</source>
    <translation>种子</translation>
   </message>
@@ -3508,6 +3732,10 @@
   </message>
   <message>
    <source>Separate text encoder</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Set</source>
    <translation type="unfinished" />
   </message>
   <message>
@@ -3555,8 +3783,16 @@
    <translation>有多少比例的图片不带标注显示，0 到 0.1。帮助模型应付含糊的提示词。</translation>
   </message>
   <message>
+   <source>Share of the length</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Share of the run in which the rate rises from zero; 0.05 is five per cent.</source>
    <translation>学习率从零上升的那一段占整个训练的比例；0.05 是百分之五。</translation>
+  </message>
+  <message>
+   <source>Share of the sum</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Share of the update that is switched off at random in each step. 0 to 0.3; helps a little against overfitting.</source>
@@ -3619,6 +3855,10 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>Some checkpoints hold the UNet a second time, averaged over the training (EMA).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Spaces for underscores</source>
    <translation>下划线换成空格</translation>
   </message>
@@ -3649,6 +3889,10 @@
   <message>
    <source>Stopped: {written} captions written, {left} pictures left. Start again to go on from here.</source>
    <translation>已停止：写了 {written} 条标注，还剩 {left} 张。再次开始会从这里接着来。</translation>
+  </message>
+  <message>
+   <source>Strip private entries</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Such a model needs its own tokenizer: give it as a diffusers folder.</source>
@@ -3687,8 +3931,20 @@
    <translation>要换写法的标签，每个写成“旧 = 新”。</translation>
   </message>
   <message>
+   <source>Take A's</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Take instead</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Take them out of one of the folders.</source>
    <translation>请从其中一个文件夹里拿掉它们。</translation>
+  </message>
+  <message>
+   <source>Takes out what tells of your folders, captions and name.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Teaches words, not looks.</source>
@@ -3711,12 +3967,32 @@
    <translation>文本编码器学习率</translation>
   </message>
   <message>
+   <source>Text encoder weight</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Text encoders that did not change are left out by themselves.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>That needs a base model. {summary}</source>
    <translation type="unfinished" />
   </message>
   <message>
    <source>The LoRA and everything about its run: {folder}</source>
    <translation>LoRA 和这次训练的一切都在：{folder}</translation>
+  </message>
+  <message>
+   <source>The LoRA to make smaller.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The LoRA's file.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The LoRAs and their weights.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The LoRAs are for different families ({listed}).</source>
@@ -3765,6 +4041,10 @@
   <message>
    <source>The WebUI runs without its API, so it can not be told of the new file: start it with --api.</source>
    <translation>WebUI 没有开启 API，无法通知它有新文件：请用 --api 启动。</translation>
+  </message>
+  <message>
+   <source>The averaged UNet takes the place of the other one.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The averaged weights in {path} lack {count} of the UNet's, for example {name}.</source>
@@ -3839,6 +4119,10 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>The file gets smaller; pictures stay the same.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The file is cut short ({reason}): the download or copy is not complete. Download it again.</source>
    <translation>文件不完整（{reason}）：下载或复制没有完成。请重新下载。</translation>
   </message>
@@ -3861,6 +4145,10 @@
   <message>
    <source>The file {path} cannot be read: {reason}.</source>
    <translation>文件 {path} 读不了：{reason}。</translation>
+  </message>
+  <message>
+   <source>The first model. What the others lack is taken from it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The folder of your WebUI or ComfyUI: the final LoRA is placed in its models. Empty copies nothing.</source>
@@ -3907,6 +4195,14 @@
    <translation>在第 {step} 步损失不再是数字；训练已经崩了。</translation>
   </message>
   <message>
+   <source>The model after it, of the same family.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The model before the training.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The model file {path} became shorter while it was read.</source>
    <translation>模型文件 {path} 在读取时变短了。</translation>
   </message>
@@ -3931,7 +4227,11 @@
    <translation type="unfinished" />
   </message>
   <message>
-   <source>The model to train on: one file, or a diffusers folder. Stable Diffusion 1.x, 2.x or SDXL.</source>
+   <source>The model that the LoRAs are made for.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The model to train on: one file, a diffusers folder, or an id on the Hugging Face hub (owner/name). Stable Diffusion 1.x, 2.x or SDXL.</source>
    <translation type="unfinished" />
   </message>
   <message>
@@ -3979,8 +4279,20 @@
    <translation>run.toml 里的网络或优化器被改过：请改回去，或开始新的训练。</translation>
   </message>
   <message>
+   <source>The new LoRA, .safetensors.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The new model, .safetensors or .ckpt.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The new preview prompts can not be used ({reason}).</source>
    <translation>新的预览提示词不能用（{reason}）。</translation>
+  </message>
+  <message>
+   <source>The new rank, or the most that the rule may choose.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The next run starts at once.</source>
@@ -3988,6 +4300,10 @@
   </message>
   <message>
    <source>The noise: nearly every model.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The number that belongs to the rule: a share from 0 to 1 (0.9 is usual), a ratio above 1, or a threshold. A fixed rank does not use it.</source>
    <translation type="unfinished" />
   </message>
   <message>
@@ -4019,6 +4335,10 @@
    <translation>预览图 {path} 不是 PNG 图片。</translation>
   </message>
   <message>
+   <source>The rank of each layer, or the most that the rule may choose.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The routine for attention. SDPA comes with PyTorch and is right for nearly everybody.</source>
    <translation>注意力的算法。SDPA 随 PyTorch 自带，几乎适合所有人。</translation>
   </message>
@@ -4046,7 +4366,7 @@
   </message>
   <message>
    <source>The run goes on with it; it will differ from an unbroken one.</source>
-   <translation type="unfinished" />
+   <translation>训练将用新的值继续；结果会与未中断的训练不同。</translation>
   </message>
   <message>
    <source>The run goes on with those of now; it will differ from an unbroken one.</source>
@@ -4073,6 +4393,14 @@
    <translation>训练设成了 fp16，而 CPU 不能用 fp16 训练。</translation>
   </message>
   <message>
+   <source>The same for 3×3 convolutions; 0 leaves them out, as a plain LoRA does.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The same for 3×3 convolutions; 0 takes the rank.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The same for characters, never under 0.15.</source>
    <translation>对角色也一样，但不低于 0.15。</translation>
   </message>
@@ -4095,12 +4423,32 @@
    <translation>同一个训练文件、同一个种子，得到同样的结果。</translation>
   </message>
   <message>
+   <source>The second model, of the same family.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The second text encoder is missing in this model. Choose the full version of it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The share of B, or of the difference.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The share of C in a weighted sum of three.</source>
    <translation type="unfinished" />
   </message>
   <message>
    <source>The shortest side is longer than the longest side.</source>
    <translation>最短边比最长边还长。</translation>
+  </message>
+  <message>
+   <source>The smallest rank that keeps this share of each layer's length (sv_fro).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The smallest rank whose singular values make up this share of their sum.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The snapshot before it is used.</source>
@@ -4169,6 +4517,18 @@
   <message>
    <source>The usual one; .caption is read where there is no .txt.</source>
    <translation>最常用；没有 .txt 时读 .caption。</translation>
+  </message>
+  <message>
+   <source>The weight in SDXL's second text encoder; empty takes the text encoder's.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The weight in the UNet; empty takes the first.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The weight in the text encoder; empty takes the first.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The weight {name} is {base} in the base model and {tuned} in the trained one.</source>
@@ -4288,7 +4648,7 @@
   </message>
   <message>
    <source>There is none before it: the run begins anew.</source>
-   <translation type="unfinished" />
+   <translation>之前没有别的快照：训练从头开始。</translation>
   </message>
   <message>
    <source>There is not enough memory for a preview; the training goes on without it.</source>
@@ -4489,6 +4849,10 @@
    <translation>在 VAE 之前预先读图的线程数。</translation>
   </message>
   <message>
+   <source>Threshold</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Title</source>
    <translation>标题</translation>
   </message>
@@ -4499,6 +4863,10 @@
   <message>
    <source>Train</source>
    <translation>训练部分</translation>
+  </message>
+  <message>
+   <source>Trained model</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Training</source>
@@ -4553,6 +4921,14 @@
    <translation>UNet 学习率</translation>
   </message>
   <message>
+   <source>UNet weight</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Unchanged.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Undesired tags</source>
    <translation>不要的标签</translation>
   </message>
@@ -4571,6 +4947,10 @@
   <message>
    <source>Usual for a LoRA with AdamW.</source>
    <translation type="unfinished" />
+  </message>
+  <message>
+   <source>VAE</source>
+   <translation>VAE</translation>
   </message>
   <message>
    <source>VAE batch</source>
@@ -4605,12 +4985,28 @@
    <translation>请在窗口里看它，或先停掉它。</translation>
   </message>
   <message>
+   <source>Weight</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Weighted captions</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Weighted sum</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>What computes: cpu, or a graphics card (auto, cuda:0), which is several times as fast.</source>
    <translation type="unfinished" />
   </message>
   <message>
    <source>What happens to a picture that has a caption already. Whatever changes a caption copies it first to captions_backup beside the pictures.</source>
    <translation>已有标注的图片怎么办。凡是改动标注，都会先把原文复制到图片旁的 captions_backup。</translation>
+  </message>
+  <message>
+   <source>What happens with the VAEs inside the models. Mixing different ones makes pictures pale.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>What is trained. A LoRA is a small file that changes the base model while it is loaded.</source>
@@ -4641,8 +5037,20 @@
    <translation>图片在哪里。只读取，绝不改动。</translation>
   </message>
   <message>
+   <source>Where to look for differences.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Where to train: auto takes the first graphics card, else the CPU; or a card by its name.</source>
    <translation>在哪里训练：auto 用第一块显卡，没有就用 CPU；也可以写显卡的名称。</translation>
+  </message>
+  <message>
+   <source>Where to write the changed file; empty changes the file itself.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Where to write. A name that ends in neither .safetensors nor .ckpt becomes a diffusers folder.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Whether the noisiest step holds nothing of the picture: true darks and brights, for v-prediction models only.</source>
@@ -4898,6 +5306,10 @@
   </message>
   <message>
    <source>it has an instruction that Athanor does not know ({code})</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>it has more layers than any model</source>
    <translation type="unfinished" />
   </message>
   <message>
@@ -5326,7 +5738,7 @@
   </message>
   <message>
    <source>{file} can not be used ({reason}).</source>
-   <translation type="unfinished" />
+   <translation>无法使用 {file}（{reason}）。</translation>
   </message>
   <message>
    <source>{file} cannot be opened as an ONNX model ({reason}).</source>
@@ -5378,7 +5790,7 @@
   </message>
   <message>
    <source>{file} was written by another version of Athanor.</source>
-   <translation type="unfinished" />
+   <translation>{file} 是由另一个版本的 Athanor 写入的。</translation>
   </message>
   <message>
    <source>{file}: {reason}</source>
@@ -5501,12 +5913,12 @@
    <translation>本机没有 {id}，而且不允许访问 Hub（设置了 HF_HUB_OFFLINE）。</translation>
   </message>
   <message>
-   <source>{id} is on the hub; it will be downloaded when the run starts.</source>
-   <translation>{id} 在 Hub 上，开始训练时会下载。</translation>
+   <source>{id} is not on this disk; the run will begin by downloading it from the hub ({size} GB).</source>
+   <translation type="unfinished" />
   </message>
   <message>
-   <source>{id} is on the hub; {size} GB will be downloaded when the run starts.</source>
-   <translation>{id} 在 Hub 上，开始训练时会下载 {size} GB。</translation>
+   <source>{id} is not on this disk; the run will begin by downloading it from the hub.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{id} needs {needed} GB more on the disk of {folder}, and {free} GB are free.</source>
@@ -5653,20 +6065,16 @@
    <translation type="unfinished" />
   </message>
   <message>
-   <source>{problem}</source>
-   <translation type="unfinished" />
-  </message>
-  <message>
    <source>{program} has no folder for this. {summary}</source>
    <translation>{program} 没有存放它的文件夹。{summary}</translation>
   </message>
   <message>
    <source>{setting} has another value than before.</source>
-   <translation type="unfinished" />
+   <translation>{setting} 的值与之前不同。</translation>
   </message>
   <message>
    <source>{setting} was {before} and is now {after}.</source>
-   <translation type="unfinished" />
+   <translation>{setting} 原来是 {before}，现在是 {after}。</translation>
   </message>
   <message>
    <source>{side} is not a multiple of {step}.</source>

@@ -197,7 +197,7 @@ class Plot(QWidget):
     def _draw_lines(self, painter: QPainter, view: View) -> None:
         """Epochs, faint; only as many as can be told apart."""
         inside = [line for line in self._lines if view.left <= line <= view.right]
-        if len(inside) > view.area.width() / theme.px(6):
+        if len(inside) > view.area.width() / theme.px(12):
             return
         painter.setPen(QPen(theme.qcolour("border"), 1))
         across, _ = view.to_pixels(np.array(inside), np.zeros(len(inside)))

@@ -2324,7 +2324,7 @@
   </message>
   <message>
    <source>Check its name (or the path, if you meant a file here). A private one needs a token in HF_TOKEN.</source>
-   <translation type="unfinished" />
+   <translation>请检查名称（如果指的是本机文件，请检查路径）。私有模型需要在 HF_TOKEN 中设置令牌。</translation>
   </message>
   <message>
    <source>Check that it is a file and that you may read it.</source>
@@ -4997,6 +4997,10 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>What a LoRA for this model is called is not known. {summary}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>What computes: cpu, or a graphics card (auto, cuda:0), which is several times as fast.</source>
    <translation type="unfinished" />
   </message>
@@ -5914,11 +5918,11 @@
   </message>
   <message>
    <source>{id} is not on this disk; the run will begin by downloading it from the hub ({size} GB).</source>
-   <translation type="unfinished" />
+   <translation>本机没有 {id}，训练会先从 Hub 下载它（{size} GB）。</translation>
   </message>
   <message>
    <source>{id} is not on this disk; the run will begin by downloading it from the hub.</source>
-   <translation type="unfinished" />
+   <translation>本机没有 {id}，训练会先从 Hub 下载它。</translation>
   </message>
   <message>
    <source>{id} needs {needed} GB more on the disk of {folder}, and {free} GB are free.</source>

@@ -573,7 +573,7 @@ def test_an_id_has_facts_before_and_after(server: Hub, tmp_path: Path, request: 
     from trainer.models.header import base_problem, inspect_file, lora_problem, vae_problem
 
     facts = inspect_file(REPO)
-    assert facts.kind == "hub" and "will be downloaded when the run starts" in str(facts.summary)
+    assert facts.kind == "hub" and "begin by downloading" in str(facts.summary)
     assert base_problem(facts) is None and vae_problem(facts) is None and lora_problem(facts) is None
     folder = save_tiny_folder(tmp_path / "folder")
     server.repos[REPO] = {name: (folder / name).read_bytes() for name in files_in(folder)}

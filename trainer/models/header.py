@@ -204,10 +204,14 @@ def _on_the_hub(given: Path | str) -> ModelFacts | None:
         facts = inspect_file(found.path)
         return replace(facts, summary=say("{summary} It was downloaded from the hub.", summary=facts.summary))
     if found.num_bytes is None:
-        text = say("{id} is on the hub; it will be downloaded when the run starts.", id=str(hub_id))
+        text = say("{id} is not on this disk; the run will begin by downloading it from the hub.", id=str(hub_id))
     else:
         size = round(found.num_bytes / 1e9, 1)
-        text = say("{id} is on the hub; {size} GB will be downloaded when the run starts.", id=str(hub_id), size=size)
+        text = say(
+            "{id} is not on this disk; the run will begin by downloading it from the hub ({size} GB).",
+            id=str(hub_id),
+            size=size,
+        )
     return ModelFacts(Path(str(hub_id)), "hub", None, text, num_bytes=found.num_bytes or 0)
 
 

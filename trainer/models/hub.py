@@ -70,8 +70,8 @@ def parse(text: str | Path, folder: Path | None = None) -> HubId | None:
         folder: what a relative path counts from; None for the current folder.
     """
     text = (text.as_posix() if isinstance(text, Path) else text).strip()
-    if text.startswith(("http://", "https://")):
-        return _from_address(text)
+    if match := re.match(r"(https?):/+", text):  # a Path has one slash left
+        return _from_address(f"{match[1]}://{text[match.end() :]}")
     if not text or "\\" in text or "\0" in text or text[0] in "/.~" or re.match(r"[A-Za-z]:", text):
         return None
     path, _, revision = text.partition("@")

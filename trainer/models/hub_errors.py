@@ -68,7 +68,7 @@ def _answered(code: int, hub_id: HubId, endpoint: str, has_token: bool) -> Athan
     if code in (401, 404):
         return BadInput(
             say("There is no model {id} on the hub, or it is not public.", id=str(hub_id)),
-            say("Check its name. A private one needs a token for reading in HF_TOKEN."),
+            say("Check its name (or the path, if you meant a file here). A private one needs a token in HF_TOKEN."),
         )
     if code == 403:
         return BadInput(say("{address} does not give {id} to this token.", address=endpoint, id=str(hub_id)), _TOKEN)

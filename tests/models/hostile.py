@@ -152,15 +152,8 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "endless instructions", PROTO + b"N0" * 5_000_000 + b"N."
     yield "a million tables", PROTO + b"](" + b"}" * 450_000 + b"e."
     yield "a million records", PROTO + b"ctorch\nTensor\nq\x00](" + b"h\x00)\x81" * 150_000 + b"e."
-    yield (
-        "copies of a long list",
-        PROTO
-        + b"]("
-        + b"N" * 200_000
-        + b"eq\x01ccollections\nOrderedDict\nq\x02("
-        + (b"h\x02h\x01\x85R" * 50_000)
-        + b"l.",
-    )
+    pairs = b"](" + b"NN\x86" * 50_000 + b"eq\x01ccollections\nOrderedDict\nq\x02("
+    yield "copies of a long list", PROTO + pairs + b"h\x02h\x01\x85R" * 50_000 + b"l."
     yield "calls in calls", PROTO + _calls_in_calls(2000) + b"."
     yield (
         "colliding keys",

@@ -13,6 +13,7 @@ from typing import Any
 
 from trainer.errors import BadInput
 from trainer.messages import Message, say
+from trainer.models.opening import read_small, shown
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
@@ -33,6 +34,11 @@ class Rules:
     vae_needs_fp32: bool = False  # overflows in fp16, unless its config says `force_upcast` = false
     clip_activation: str = "quick_gelu"
     prediction: str = "epsilon"
+
+
+_MAX_JSON_BYTES = 4 * 1024 * 1024
+_MAX_YAML_BYTES = 32 * 1024  # the longest of LDM's is 4 KB
+_MAX_YAML_BRACKETS = 500
 
 
 class UnknownLayout(ValueError):
@@ -155,9 +161,12 @@ def _matches(name: str, start: str, end: str) -> bool:
 
 
 def _count(shapes: Shapes, prefix: str) -> int:
-    """The highest number that follows `prefix` in any name, or -1."""
+    """The highest number that follows `prefix` in any name, or -1. Raises UnknownLayout where no model has so many."""
     found = {name[len(prefix) :].split(".")[0] for name in shapes if name.startswith(prefix)}
-    return max((int(number) for number in found if number.isdecimal()), default=-1)
+    numbers = [number for number in found if number.isdecimal()]
+    if any(len(number) > 3 for number in numbers):
+        _refuse(say("it has more layers than any model"))
+    return max(map(int, numbers), default=-1)
 
 
 def config_beside(model: Path) -> dict[str, Config]:
@@ -170,13 +179,22 @@ def config_beside(model: Path) -> dict[str, Config]:
         beside = model.with_suffix(suffix)
         if beside.is_file():
             try:
-                return read(beside)
-            except (OSError, ValueError, AttributeError, TypeError) as error:
+                if found := read(beside):
+                    return found
+            except (
+                OSError,
+                ValueError,
+                ArithmeticError,
+                AttributeError,
+                TypeError,
+                LookupError,
+                RecursionError,
+            ) as error:
                 raise BadInput(
                     say(
                         "The config file {path} beside the model cannot be read: {reason}.",
                         path=str(beside),
-                        reason=str(error),
+                        reason=shown(str(error), 300),
                     ),
                     say("Repair it, or take it away if the model is of the usual sizes."),
                 ) from error
@@ -184,7 +202,7 @@ def config_beside(model: Path) -> dict[str, Config]:
 
 
 def _read_json(path: Path) -> dict[str, Config]:
-    data = json.loads(path.read_text(encoding="utf-8-sig"))
+    data = json.loads(read_small(path, _MAX_JSON_BYTES).decode("utf-8-sig"))
     return {
         part: dict(data[part])
         for part in ("unet", "vae", "text_encoder", "text_encoder_2", "model")
@@ -193,10 +211,14 @@ def _read_json(path: Path) -> dict[str, Config]:
 
 
 def _read_yaml(path: Path) -> dict[str, Config]:
+    """What LDM's config says. Its reader needs time and memory without bound for brackets and for references."""
     import yaml
 
+    text = read_small(path, _MAX_YAML_BYTES).decode("utf-8-sig")
+    if text.count("[") + text.count("{") > _MAX_YAML_BRACKETS or ("&" in text and "*" in text):
+        raise ValueError("it is no model's config")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     params = data["model"]["params"] if isinstance(data, dict) and "params" in data.get("model", {}) else {}

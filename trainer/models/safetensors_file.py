@@ -28,7 +28,8 @@ ITEM_BYTES = {
 Container = Literal["safetensors", "torch_zip", "torch_pickle", "torch_tar"]
 
 _PLAIN_HEADER_BYTES = 1024 * 1024  # a shorter one cannot become large in memory, whatever is in it
-_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
+_MAX_BRACKETS, _MAX_COMMAS = 4 * MAX_TENSORS, 16 * MAX_TENSORS
 
 
 class NotSafetensors(NotWeights):
@@ -126,10 +127,8 @@ def _parse(text: bytes, data_start: int, file_bytes: int) -> Header:
 
 def _json(text: bytes) -> dict[str, Any]:
     """The header's table. Refused: what would need much more memory than its bytes, double keys, what JSON has not."""
-    if len(text) > _PLAIN_HEADER_BYTES:
-        skeleton = _STRINGS.sub(b"", text)
-        if skeleton.count(b"[") + skeleton.count(b"{") > 4 * MAX_TENSORS or skeleton.count(b",") > 16 * MAX_TENSORS:
-            raise NotSafetensors(say("its header has more entries than any model"))
+    if len(text) > _PLAIN_HEADER_BYTES and _has_too_many_entries(text):
+        raise NotSafetensors(say("its header has more entries than any model"))
     try:
         data = json.loads(text.decode("utf-8"), object_pairs_hook=_table, parse_constant=_no_constant)
         if b"\\u" in text:
@@ -141,6 +140,23 @@ def _json(text: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise NotSafetensors(say("its header is not a table"))
     return data
+
+
+def _has_too_many_entries(text: bytes) -> bool:
+    """Whether brackets or commas outside of strings would make more objects than a model's header has."""
+    if text.count(b"[") + text.count(b"{") <= _MAX_BRACKETS and text.count(b",") <= _MAX_COMMAS:
+        return False
+    brackets = commas = place = 0
+    while brackets <= _MAX_BRACKETS and commas <= _MAX_COMMAS:
+        quote = text.find(b'"', place)
+        end = len(text) if quote < 0 else quote
+        brackets += text.count(b"[", place, end) + text.count(b"{", place, end)
+        commas += text.count(b",", place, end)
+        string = _STRING.match(text, quote) if quote >= 0 else None
+        if string is None:
+            return brackets > _MAX_BRACKETS or commas > _MAX_COMMAS
+        place = string.end()
+    return True
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

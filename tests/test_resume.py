@@ -159,6 +159,17 @@ def test_changed_captions_are_said(model: Path, tmp_path: Path) -> None:
     assert any("have changed" in str(warning.what) for warning in second.of(events.Warning_))
 
 
+def test_changed_settings_are_said(model: Path, pictures: Path, tmp_path: Path) -> None:
+    recorder = Recorder()
+    go(tiny_run(model, pictures), tmp_path, AfterStep(recorder, 1, Command("stop")), recorder)
+    same = Recorder()
+    go(tiny_run(model, pictures), tmp_path, AfterStep(same, 1, Command("stop")), same)
+    assert not any("is now" in str(warning.what) for warning in same.of(events.Warning_))
+    _, second = go(tiny_run(model, pictures, noise={"noise_offset": 0.5}), tmp_path)
+    said = [str(warning.what) for warning in second.of(events.Warning_) if "is now" in str(warning.what)]
+    assert said == ["noise.noise_offset was 0.0 and is now 0.5."]
+
+
 def test_a_longer_run_goes_on(model: Path, pictures: Path, tmp_path: Path) -> None:
     go(tiny_run(model, pictures, training={"steps": 3}), tmp_path)
     done, recorder = go(tiny_run(model, pictures, training={"steps": 5}), tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from PySide6.QtCore import QObject, QRectF, QSize, Qt, QTimer
@@ -14,9 +15,11 @@ from PySide6.QtWidgets import QSizePolicy, QWidget
 from app import theme
 from app.i18n import tr
 from app.work import run
+from trainer.paths import RESOURCES
 
 CACHE_LIMIT = 600
 HEIGHT = 76
+ANY_PICTURE = RESOURCES / "icons" / "athanor.png"
 
 
 class Thumbnails(QObject):
@@ -27,6 +30,7 @@ class Thumbnails(QObject):
         self._known: OrderedDict[tuple[str, int], QImage] = OrderedDict()
         self._asked: dict[tuple[str, int], list[Callable[[], object]]] = {}
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="thumbnails")
+        prepare_reading()
 
     def get(self, path: Path, height_px: int, arrived: Callable[[], object]) -> QImage | None:
         """The picture if it is there (a null image for one that cannot be read); else `arrived()` is called later."""
@@ -53,6 +57,13 @@ class Thumbnails(QObject):
     def forget(self) -> None:
         """Read files again that may have changed."""
         self._known.clear()
+
+
+@cache
+def prepare_reading() -> None:
+    """Read one picture on the window's thread: PySide finishes a class at its first use, and two threads at once crash."""
+    image = read_scaled(ANY_PICTURE, HEIGHT)
+    image.scaledToHeight(HEIGHT // 2, Qt.TransformationMode.SmoothTransformation)
 
 
 def read_scaled(path: Path, height_px: int) -> QImage:

@@ -14,7 +14,8 @@ from app.i18n import tr
 from app.pages.base import Context, Page
 from app.path_editor import choose_path
 from app.slices import Pieces, Task
-from app.tool_form import MODELS, ToolForm, job_subject, tool_words
+from app.tool_editors import MODELS
+from app.tool_form import ToolForm, job_subject, tool_words
 from app.tool_jobs import Job, Jobs, command_line
 from app.widgets.basics import Card, accept_paths, button, dropped_paths, label, row, set_flag
 from app.widgets.flow import FlowLayout

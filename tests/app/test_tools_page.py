@@ -16,7 +16,8 @@ from PySide6.QtWidgets import QApplication
 from app.main_window import MainWindow
 from app.pages.tools import ToolsPage
 from app.processes import Command, complaint, read_event, sentence
-from app.tool_form import EntriesEditor, FileEditor, ToolForm, free_name, suggested_output
+from app.tool_editors import EntriesEditor, FileEditor
+from app.tool_form import ToolForm, free_name, suggested_output
 from app.tool_jobs import Job, Jobs, command_line
 from app.widgets.metadata_view import MetadataView
 from tests.app.conftest import Wait

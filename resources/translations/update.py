@@ -96,8 +96,10 @@ def schema_texts() -> Iterator[str]:
     from trainer.config.fields import item_section, settings_of
     from trainer.config.problems import _TYPES
     from trainer.config.run import RunFile, sections
+    from trainer.tools.catalog import TOOLS
 
     kinds = [*sections().values(), WriteSettings, *(card.settings for card in cards().values())]
+    kinds += [tool.settings for tool in TOOLS.values()]
     for kind in kinds:
         for _, field, _ in settings_of(kind):
             if (item := item_section(field)) is not None:

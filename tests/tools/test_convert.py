@@ -245,9 +245,7 @@ def test_diffusers_draws_with_the_folder(base: Path, tmp_path: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
     use("convert", model=base, output=tmp_path / "folder", precision="fp16")
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        tmp_path / "folder", local_files_only=True, dtype=torch.float32
-    )
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "folder", local_files_only=True, dtype=torch.float32)
     for part, tensors in weights_of(tmp_path / "folder").items():
         assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
         module = getattr(pipeline, part)

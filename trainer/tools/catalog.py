@@ -6,7 +6,6 @@ A tool's module has `run(settings, watch) -> Result`; it is imported only when i
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -363,16 +362,3 @@ TOOLS: dict[str, Tool] = {
         ),
     )
 }
-
-
-def find_tool(name: str) -> Tool | None:
-    """The tool of this name."""
-    return TOOLS.get(name)
-
-
-def sections() -> Iterable[type[Section]]:
-    """The settings of all tools, for the translation script and the tests."""
-    yield from (tool.settings for tool in TOOLS.values())
-
-
-Runner = Callable[[Any, Watch], Result]

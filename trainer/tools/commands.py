@@ -22,7 +22,7 @@ from pydantic.fields import FieldInfo
 
 from trainer.config.fields import Info, Section, item_section, plain_type, settings_of
 from trainer.config.problems import read_section
-from trainer.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED, AthanorError, BadInput, BadRunFile, Problem, Stopped
+from trainer.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED, AthanorError, BadInput, Problem, Stopped
 from trainer.messages import Message, say
 from trainer.terminal import REDRAW_S, Screen, bar, write_quietly
 from trainer.tools.catalog import TOOLS, Tool
@@ -53,6 +53,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 # --- options ---
+
+
+class BadOptions(BadInput):
+    """Options that cannot be used: all problems, not the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        lines = "\n".join(f"- {problem}" for problem in problems)
+        super().__init__(say("These options cannot be used:\n{lines}", lines=lines))
+        self.problems = tuple(problems)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,7 +136,7 @@ def _later_keys(item: type[Section]) -> list[str]:
 
 
 def _settings(tool: Tool, chosen: argparse.Namespace) -> Any:
-    """The tool's settings from the options that were given. Raises BadRunFile with everything wrong in them."""
+    """The tool's settings from the options that were given. Raises BadOptions with everything wrong in them."""
     given: dict[str, Any] = {}
     problems: list[Problem] = []
     for key, field, _ in settings_of(tool.settings):
@@ -141,7 +150,7 @@ def _settings(tool: Tool, chosen: argparse.Namespace) -> Any:
     if not problems:
         problems += tool.missing(settings)
     if problems:
-        raise BadRunFile(problems) if len(problems) > 1 else BadInput(say("{problem}", problem=str(problems[0])))
+        raise BadOptions(problems)
     return settings
 
 
@@ -212,9 +221,7 @@ class _TerminalVoice:
             self._screen.renew(f"{bar(done, total)}  {text}", final=done == total)
 
     def failed(self, error: AthanorError) -> None:
-        problems = error.problems if isinstance(error, BadRunFile) else ()
-        sentence = f"{error.what} {error.todo}" if error.todo else str(error.what)
-        _tell("\n".join(map(str, problems)) or sentence)
+        _tell(f"{error.what} {error.todo}" if error.todo else str(error.what))
 
     def result(self, result: Result) -> None:
         self._screen.say(str(result.summary))
@@ -235,7 +242,7 @@ class _JsonVoice:
             _print({"event": "progress", "done": done, "total": total, **_message("text", text)})
 
     def failed(self, error: AthanorError) -> None:
-        problems = error.problems if isinstance(error, BadRunFile) else ()
+        problems = error.problems if isinstance(error, BadOptions) else ()
         _print(
             {
                 "event": "failed",

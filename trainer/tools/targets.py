@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from trainer.errors import BadInput
+from trainer.messages import say
 from trainer.models import configs, keys, layouts
 from trainer.models.configs import Rules, Shapes, UnknownLayout
-from trainer.models.lora_layers import unet_layers
-from trainer.tools.checkpoint import Checkpoint, part_of
+from trainer.models.header import TRAINABLE
+from trainer.models.lora_layers import text_layers, unet_layers
+from trainer.tools.checkpoint import Checkpoint, family_of, part_of
 
 _CLIP = re.compile(r"(?P<prefix>.+?)transformer\.(?P<path>text_model\..+)\.weight")
 _OPEN_CLIP = re.compile(r"(?P<prefix>.+?)model\.transformer\.resblocks\.(?P<layer>\d+)\.(?P<path>.+)")
@@ -20,7 +23,6 @@ _OPEN_CLIP_MODULES = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
 }
-_TEXT_LAYERS = re.compile(r"_(self_attn_(q|k|v|out)_proj|mlp_fc[12])$")
 
 
 @dataclass(frozen=True)
@@ -55,36 +57,29 @@ def targets_by_name(model: Checkpoint) -> dict[str, Target]:
 
 
 def lora_layers(model: Checkpoint) -> dict[str, Target]:
-    """The layers that a LoRA acts on by the name that kohya's programs write for the model's family, in file order."""
-    found: dict[str, Target] = {}
-    for path, target in sorted(_text_layers(model.shapes), key=lambda row: (row[1].part, _natural(row[0]))):
-        name = _flat(_text_prefix(target), path)
-        if _TEXT_LAYERS.search(name):
-            found[name] = target
-    config = _unet_config(model.shapes)
-    if config is None:
-        return found
-    sai = model.facts.family in ("sdxl", "sdxl_refiner")
-    targets = {path: target for _, path, target in _unet_layers(model.shapes)}
-    plain = unet_layers(config, sai=sai)
-    for name, path in unet_layers(config, sai=sai, convolutions=True).items():
-        if path in targets:
-            found[name] = replace(targets[path], in_resnet=name not in plain)
+    """The layers that a LoRA acts on by the name that kohya's programs write for the model's family, in file order.
+
+    Raises BadInput for a family that is not trained here.
+    """
+    if model.facts.family not in TRAINABLE:
+        raise BadInput(say("What a LoRA for this model is called is not known. {summary}", summary=model.facts.summary))
+    family, shapes, known = family_of(model.facts), model.shapes, targets_by_name(model)
+    names: list[str] = []
+    for encoder in family.text_encoders:
+        prefix = encoder.prefix_in(shapes)
+        if prefix is not None:
+            names += text_layers(encoder.config(layouts.strip(shapes, prefix), family.rules), encoder.lora)
+    found = {name: known[name] for name in names if name in known}
+    config = _unet_config(shapes)
+    if config is not None:
+        plain = unet_layers(config, sai=family.sai_lora)
+        every = unet_layers(config, sai=family.sai_lora, convolutions=True)
+        found |= {name: replace(known[name], in_resnet=name not in plain) for name in every if name in known}
     return found
-
-
-def _text_prefix(target: Target) -> str:
-    if target.part == "text_encoder_2":
-        return "lora_te2"
-    return "lora_te1" if target.weight.startswith("conditioner.") else "lora_te"
 
 
 def _flat(prefix: str, path: str) -> str:
     return f"{prefix}_{path.replace('.', '_')}"
-
-
-def _natural(name: str) -> list[object]:
-    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"(\d+)", name)]
 
 
 def _unet_layers(shapes: Shapes) -> Iterator[tuple[str, str, Target]]:
@@ -130,11 +125,3 @@ def _open_clip_layers(
     module, _, last = found["path"].rpartition(".")
     if last == "weight" and module in _OPEN_CLIP_MODULES:
         yield f"{path}.{_OPEN_CLIP_MODULES[module]}", Target(part, name, name.removesuffix("weight") + "bias")
-
-
-def by_tensor(names: Mapping[str, Target]) -> dict[str, list[str]]:
-    """LDM weight name → names of the layers in it."""
-    found: dict[str, list[str]] = {}
-    for name, target in names.items():
-        found.setdefault(target.weight, []).append(name)
-    return found

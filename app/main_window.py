@@ -20,8 +20,10 @@ from PySide6.QtWidgets import (
 
 from app import i18n, icons, theme
 from app.draft import Draft
+from app.family_defaults import FamilyDefaults
 from app.files_menu import RunFiles
 from app.form import Row
+from app.hub_download import HubDownload, use_mirror
 from app.i18n import tr
 from app.machine import Machine
 from app.page_stack import PageStack
@@ -56,6 +58,9 @@ class MainWindow(QMainWindow):
             jump=self.jump, open_page=self.open_page, rebuild=self.rebuild,
         )  # fmt: skip
         self.context.jobs = Jobs(self)
+        self.context.download = HubDownload(self)
+        self.context.family_defaults = FamilyDefaults(self.draft, preferences, self)
+        use_mirror(preferences)
         self.run_files = RunFiles(self, self.context)
         self.starter = Starter(self, self.context)
         self.context.open_file = self.run_files.open

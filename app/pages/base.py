@@ -31,6 +31,8 @@ class Context:
     tagger: Any = None  # app.tagger_process.TaggerProcess, while one is at work
     runs: Any = None  # app.runs.Runs, made when it is first needed
     jobs: Any = None  # app.tool_jobs.Jobs
+    download: Any = None  # app.hub_download.HubDownload
+    family_defaults: Any = None  # app.family_defaults.FamilyDefaults
     open_page: Callable[[str], object] = field(default=lambda key: None)
     jump: Callable[[str], object] = field(default=lambda place: None)
     try_example: Callable[[], object] = field(default=lambda: None)

@@ -1,129 +1,224 @@
-"""Base model: a file dropped or chosen, and what it is, read from its header within milliseconds."""
+"""Base model: a file dropped, chosen, found on this computer or named on the hub; what it is, and what follows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QWidget
 
 from app import theme
-from app.i18n import tr, translate_message
+from app.form import places_of
+from app.i18n import tr
 from app.pages.base import Context, Page
 from app.path_editor import choose_path
 from app.slices import Pieces
-from app.widgets.basics import Card, ElidedLabel, Invitation, clear, label, set_role
-from app.widgets.flow import FlowLayout
-from app.words import size_words
+from app.widgets.basics import Card, Fold, Invitation, accept_paths, dropped_paths, set_flag
+from app.widgets.download_card import DownloadCard
+from app.widgets.family_strip import FamilyStrip
+from app.widgets.metadata_view import MetadataView
+from app.widgets.model_card import ModelCard
+from app.widgets.model_list import RECENT, ModelList
+from app.widgets.model_parts import PREDICTION, ZERO_SNR, MissingParts, PredictionCard
 from app.work import Latest
-from trainer.models.header import FAMILY_TITLES, ModelFacts, base_problem, inspect_file
+from trainer.models import hub
+from trainer.models.header import ModelFacts, base_problem, inspect_file
+
+PATH = "model.path"
+OTHERS = ("model.vae", "model.text_encoder", "model.text_encoder_2")  # files that stand in for the model's own parts
+PATTERN = " (*.safetensors *.sft *.ckpt *.pt *.bin)"
+NETWORK_WEIGHTS = "network.network_weights"
 
 
-class ModelCard(Card):
-    """What the chosen file is: its name, a sentence, and chips with the facts."""
+@dataclass(frozen=True)
+class _Asked:
+    """What the facts shown depend on."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        line = QHBoxLayout()
-        line.setSpacing(theme.px(12))
-        self.sign = QLabel()
-        line.addWidget(self.sign, 0, Qt.AlignmentFlag.AlignTop)
-        texts = QVBoxLayout()
-        texts.setSpacing(theme.px(6))
-        self.name = ElidedLabel("", "heading")
-        self.summary = label("", wrap=True)
-        self.problem = label("", "problem", wrap=True)
-        self.chips = QWidget()
-        self._chips = FlowLayout(self.chips, theme.px(6))
-        for widget in (self.name, self.summary, self.problem):
-            texts.addWidget(widget)
-        texts.addWidget(self.chips)
-        line.addLayout(texts, 1)
-        self.body.addLayout(line)
-
-    def show_facts(self, facts: ModelFacts, has_vae: bool) -> None:
-        """Show what a file is, and why it cannot be trained on if it cannot."""
-        problem = base_problem(facts, has_vae)
-        self.name.setText(facts.path.name or str(facts.path))
-        self.summary.setText(translate_message(facts.summary))
-        self.summary.setVisible(problem is None or str(problem) != str(facts.summary))
-        self.problem.setText(translate_message(problem))
-        self.problem.setVisible(problem is not None)
-        role = "good" if problem is None else "problem"
-        self.sign.setPixmap(theme.pixmap("circle-check" if problem is None else "circle-x", role, 28))
-        set_role(self.summary, "" if problem is None else "muted")
-        clear(self._chips)
-        for text in chips_of(facts):
-            self._chips.addWidget(label(text, "chip"))
-        self.chips.updateGeometry()
-
-
-def chips_of(facts: ModelFacts) -> list[str]:
-    """The facts as short words: family, numbers, size, native resolution, prediction, what is inside."""
-    parts = {"unet": tr("UNet"), "text_encoder": tr("text encoder"), "vae": tr("VAE")}
-    found = [
-        FAMILY_TITLES.get(facts.family or "", ""),
-        facts.dtype or "",
-        size_words(facts.num_bytes) if facts.num_bytes else "",
-        f"{facts.native_resolution} px" if facts.native_resolution else "",
-        {"v_prediction": "v-prediction", "epsilon": "epsilon"}.get(facts.prediction or "", ""),
-        " + ".join(name for part, name in parts.items() if part in facts.parts),
-    ]
-    return [text for text in found if text]
+    path: str
+    has_vae: bool
+    has_text: bool
 
 
 class ModelPage(Page):
-    """See the module."""
+    """See the module. A file dragged over the page is recognised before it is dropped."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, tr("Base model"), tr("The model that learns. It is only read, never changed."))
+        self.setAcceptDrops(True)
+        self._shown: _Asked | None = None
+        self._facts: ModelFacts | None = None
+        self._dragged = ""
+        self._asks = Latest(self, self._take_facts)
+        self._drag_asks = Latest(self, self._show_dragged)
 
     def build(self) -> Pieces:
+        self.invitation = self._build_invitation()
+        self.add(self.invitation)
+        self.facts_card = ModelCard()
+        self.facts_card.metadata_asked.connect(self._show_metadata)
+        self.facts_card.use_asked.connect(self._use_as)
+        self.missing = MissingParts(self.draft)
+        self.facts_card.body.addWidget(self.missing)
+        self.add(self.facts_card)
+        self.facts_card.hide()
+        yield
+        self.download = DownloadCard(self.context.download, self.preferences)
+        self.context.download.arrived.connect(lambda _: self._look_again())
+        self.add(self.download)
+        self.strip = FamilyStrip(self.context.family_defaults)
+        self.add(self.strip)
+        yield
+        card = Card()
+        form = self.form([place for place in places_of(("model",)) if place not in (PREDICTION, ZERO_SNR)], "model")
+        card.add(form)
+        self.add(card)
+        yield from form.build()
+        self.prediction = PredictionCard(self.draft)
+        self.add(self.prediction)
+        yield
+        self.add(self._build_list())
+        yield
+        self.draft.edited.connect(self._refresh)
+        self.draft.file_changed.connect(self._look_again)
+        self._refresh()
+
+    def _build_invitation(self) -> Invitation:
         actions = (
             (tr("Choose a file…"), "primary", self._choose),
             (tr("Try the example"), "", self.context.try_example),
         )
         sentence = tr(
-            "Drop a Stable Diffusion 1.x model here, or choose one. Or see a whole training on the small example first."
+            "Drop a model here: Stable Diffusion 1.x, 2.x or SDXL, any format. Or take one from the list below, write the "
+            "name of one on the Hugging Face hub (owner/name), or see a whole training on the small example first."
         )
-        self.invitation = Invitation("box", sentence, actions, lambda paths: self._take(paths[0]))
-        self.add(self.invitation)
-        self.facts_card = ModelCard()
-        self.add(self.facts_card)
-        self.facts_card.hide()
-        yield
+        return Invitation("box", sentence, actions)
+
+    def _build_list(self) -> QWidget:
         card = Card()
-        form = self.form(("model",), "model")
-        card.add(form)
-        self.add(card)
-        yield from form.build()
-        self._shown: tuple[str, bool] | None = None
-        self._asks = Latest(self, self._show_facts)
-        self.draft.edited.connect(self._refresh)
-        self.draft.file_changed.connect(self._refresh)
-        self._refresh()
+        self.fold = Fold(tr("Models on this computer"), "model.list", self.preferences, opened=True)
+        self.list = ModelList(self.preferences)
+        self.list.chosen.connect(self._take)
+        self.fold.body.addWidget(self.list)
+        self.fold.toggled.connect(lambda opened: self.list.look() if opened else None)
+        card.add(self.fold)
+        if self.fold.is_open:
+            self.list.look()
+        return card
+
+    def reveal(self, place: str) -> bool:
+        row = self.prediction.rows.get(place)
+        if row is None:
+            return super().reveal(place)
+        self.prediction.show()
+        QTimer.singleShot(0, row, lambda: row.editor.field().setFocus())
+        self._bring_into_view(row)
+        return True
+
+    # ---- choosing ----
 
     def _choose(self) -> None:
-        choose_path(self, self._take, pattern=tr("Model files") + " (*.safetensors *.ckpt *.pt)")
+        choose_path(self, self._take, pattern=tr("Model files") + PATTERN)
 
     def _take(self, path: str) -> None:
-        self.draft.set("model.path", path)
+        self.draft.set(PATH, path)
+        self.verticalScrollBar().setValue(0)
+
+    def _use_as(self, place: str, path: Path) -> None:
+        """A stranger goes where it belongs: a VAE is made the VAE, a LoRA the one to go on from."""
+        self.draft.set_many({place: str(path), PATH: ""})
+        self.context.jump(place)
+
+    def _show_metadata(self, path: Path) -> None:
+        MetadataView(self.window(), path).show()
+
+    # ---- what is shown ----
+
+    def _asked(self) -> _Asked:
+        vae, *texts = (bool(self.draft.get(place)) for place in OTHERS)
+        return _Asked(str(self.draft.get(PATH) or ""), vae, any(texts))
+
+    def _look_again(self) -> None:
+        self._shown = None
+        self._refresh()
 
     def _refresh(self) -> None:
-        path, has_vae = str(self.draft.get("model.path") or ""), bool(self.draft.get("model.vae"))
-        self.invitation.setVisible(not path)
-        if not path:
-            self.facts_card.hide()
-            self._shown = None
-        elif (path, has_vae) != self._shown:
-            self._shown = (path, has_vae)
-            self._asks.ask(lambda: (path, inspect_file(Path(path)), has_vae))
+        asked = self._asked()
+        if asked == self._shown:
+            return
+        self._shown = asked
+        self.invitation.setVisible(not asked.path)
+        if asked.path:
+            self._asks.ask(lambda: (asked, inspect_file(asked.path)))
+        else:
+            self._facts = None
+            for card in (self.facts_card, self.download, self.prediction):
+                card.hide()
 
-    def _show_facts(self, answer: tuple[str, ModelFacts, bool]) -> None:
-        path, facts, has_vae = answer
-        if path == str(self.draft.get("model.path") or ""):
-            self.facts_card.show_facts(facts, has_vae)
+    def _take_facts(self, answer: tuple[_Asked, ModelFacts]) -> None:
+        asked, facts = answer
+        if asked != self._asked():
+            return
+        self._facts = facts
+        problem = base_problem(facts, asked.has_vae, asked.has_text)
+        self.facts_card.show_facts(facts, problem)
+        self.missing.show_facts(facts)
+        self.prediction.show_facts(facts)
+        is_away = facts.kind == "hub"
+        self.facts_card.setVisible(not is_away)
+        self.download.setVisible(is_away)
+        if is_away:
+            self.download.show_facts(str(hub.parse(asked.path) or asked.path), facts)
+        if facts.kind == "base" and problem is None:
+            self.preferences.remember(RECENT, asked.path, 12)
+
+    # ---- dragging ----
+
+    def dragEnterEvent(self, event: Any) -> None:
+        if accept_paths(event):
+            self._dragged = str(Path(dropped_paths(event)[0]))
+            self._mark(True)
+            path = self._dragged
+            self._drag_asks.ask(lambda: (path, inspect_file(path)))
+
+    def dragMoveEvent(self, event: Any) -> None:
+        accept_paths(event)
+
+    def dragLeaveEvent(self, event: Any) -> None:
+        self._end_drag()
+
+    def dropEvent(self, event: Any) -> None:
+        paths = dropped_paths(event)
+        self._end_drag()
+        if paths:
+            event.acceptProposedAction()
+            self._take(str(Path(paths[0])))
+
+    def _show_dragged(self, answer: tuple[str, ModelFacts]) -> None:
+        path, facts = answer
+        if path == self._dragged:
+            self.facts_card.show_facts(
+                facts, base_problem(facts, has_vae=True, has_text=True), tr("Drop it to choose:")
+            )
             self.facts_card.show()
+
+    def _end_drag(self) -> None:
+        """Show again what is chosen."""
+        if not self._dragged:
+            return
+        self._dragged = ""
+        self._mark(False)
+        self.facts_card.setVisible(self._facts is not None and self._facts.kind != "hub")
+        if self._facts is not None:
+            asked = self._asked()
+            self.facts_card.show_facts(self._facts, base_problem(self._facts, asked.has_vae, asked.has_text))
+
+    def _mark(self, dropping: bool) -> None:
+        for widget in (self.invitation, self.facts_card):
+            set_flag(widget, "drop", dropping)
+        if dropping:
+            self.ensureVisible(0, 0, 0, theme.px(theme.SPACE))
 
     def advice(self) -> list[str]:
         return [

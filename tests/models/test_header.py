@@ -79,13 +79,29 @@ def test_the_refiner_is_refused(tmp_path: Path, sd1: Shapes) -> None:
         assert facts.family == "sdxl_refiner" and "refiner" in str(facts.problem) and "base model" in str(facts.problem)
 
 
-def test_averaged_weights(tmp_path: Path, sd1: Shapes) -> None:
-    averaged: Shapes = {f"model_ema.{name.removeprefix('model.').replace('.', '')}": shape
-                        for name, shape in make.part(sd1, LDM_UNET).items()}  # fmt: skip
-    both = inspect_file(write(tmp_path / "both.safetensors", {**sd1, **averaged}))
+@pytest.mark.parametrize("family", list(WHOLE))
+def test_averaged_weights_beside_and_instead_of_its_own(tmp_path: Path, sd1: Shapes, family: str) -> None:
+    from trainer.models.keys import ema_name
+
+    whole = WHOLE[family](sd1)
+    averaged = {ema_name(name): shape for name, shape in make.part(whole, LDM_UNET).items()}
+    both = inspect_file(write(tmp_path / "both.safetensors", {**whole, **averaged}))
     assert both.averaged and both.problem is None
-    alone = inspect_file(write(tmp_path / "alone.safetensors", {**make.without(sd1, LDM_UNET), **averaged}))
-    assert (alone.kind, alone.family, alone.averaged) == ("base", "sd1", True) and "EMA" in str(alone.problem)
+    alone = inspect_file(write(tmp_path / "alone.safetensors", {**make.without(whole, LDM_UNET), **averaged}))
+    assert (alone.kind, alone.family, alone.averaged, alone.problem) == ("base", family, True, None)
+    assert alone.parts == both.parts and alone.in_channels == 4
+    averaged.pop(ema_name(f"{LDM_UNET}out.2.weight"))
+    torn = inspect_file(write(tmp_path / "torn.safetensors", {**make.without(whole, LDM_UNET), **averaged}))
+    assert torn.kind == "broken" and "out.2.weight is missing" in str(torn.problem)
+
+
+def test_a_second_text_encoder_that_is_not_whole(tmp_path: Path, sd1: Shapes) -> None:
+    whole = make.sdxl(sd1)
+    whole.pop("conditioner.embedders.1.model.positional_embedding")
+    assert "positional_embedding is missing" in str(inspect_file(write(tmp_path / "x.safetensors", whole)).problem)
+    one = make.without(make.sdxl(sd1), "conditioner.embedders.1.")
+    facts = inspect_file(write(tmp_path / "y.safetensors", {**one, "conditioner.embedders.1.x": (1,)}))
+    assert facts.missing == {"text_encoder_2"} and "second text encoder" in str(facts.problem)
 
 
 def test_mixed_dtypes(tmp_path: Path) -> None:

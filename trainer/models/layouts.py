@@ -12,12 +12,18 @@ from trainer.models import adapter_layouts, configs
 from trainer.models.adapter_layouts import Adapter
 from trainer.models.configs import Rules, Shapes
 from trainer.models.folder_files import weight_files as weight_files
-from trainer.models.keys import LDM_CLIP, LDM_CLIP_SHORT, LDM_UNET, LDM_VAE
+from trainer.models.keys import (
+    LDM_CLIP,
+    LDM_CLIP_SHORT,
+    LDM_EMA,
+    LDM_OPEN_CLIP,
+    LDM_UNET,
+    LDM_VAE,
+    SDXL_CLIP,
+    SDXL_OPEN_CLIP,
+    plain_names,
+)
 
-LDM_EMA = "model_ema."
-OPEN_CLIP = "cond_stage_model.model."
-SDXL_CLIP = "conditioner.embedders.0.transformer.text_model."
-SDXL_OPEN_CLIP = "conditioner.embedders.1.model."
 REFINER_OPEN_CLIP = "conditioner.embedders.0.model."
 
 
@@ -82,6 +88,8 @@ def clip_prefix(shapes: Names) -> str | None:
 def check_whole(shapes: Names, found: Found) -> None:
     """Raise UnknownLayout where the parts that are present are not laid out as those of its family."""
     rules = Rules()
+    if found.averaged and not _has_unet(shapes):
+        shapes = with_averaged(shapes)
     try:
         if "unet" in found.parts:
             configs.unet_config(strip(shapes, LDM_UNET), rules)
@@ -90,6 +98,9 @@ def check_whole(shapes: Names, found: Found) -> None:
         prefix = clip_prefix(shapes)
         if prefix is not None:
             configs.clip_config(strip(shapes, prefix), rules)
+        for prefix in (LDM_OPEN_CLIP, SDXL_OPEN_CLIP):
+            if prefix + _OPEN_CLIP_SIGN in shapes:
+                configs.open_clip_config(strip(shapes, prefix), rules)
     except configs.UnknownLayout:
         raise
     except (ValueError, TypeError, LookupError, ZeroDivisionError, OverflowError, MemoryError) as error:
@@ -232,17 +243,21 @@ def _ldm_parts(shapes: Shapes, family: str) -> frozenset[str]:
 _CLIP_SIGN, _OPEN_CLIP_SIGN = "embeddings.token_embedding.weight", "token_embedding.weight"
 _TEXT_SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
     "sd1": {"text_encoder": (LDM_CLIP + _CLIP_SIGN, LDM_CLIP_SHORT + _CLIP_SIGN)},
-    "sd2": {"text_encoder": (OPEN_CLIP + _OPEN_CLIP_SIGN, LDM_CLIP + _CLIP_SIGN)},
+    "sd2": {"text_encoder": (LDM_OPEN_CLIP + _OPEN_CLIP_SIGN,)},
     "sdxl": {"text_encoder": (SDXL_CLIP + _CLIP_SIGN,), "text_encoder_2": (SDXL_OPEN_CLIP + _OPEN_CLIP_SIGN,)},
     "sdxl_refiner": {"text_encoder_2": (REFINER_OPEN_CLIP + _OPEN_CLIP_SIGN,)},
 }
 
 
 def _averaged_only(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
-    """The averaged weights alone, whose names have lost their dots."""
-    names = [name for name in shapes if name.startswith(LDM_EMA) and name.endswith("proj_inweight")]
-    family = "sd1" if names and len(shapes[names[0]]) == 4 else "sd2" if names else None
-    return Found("base", family, averaged=True)
+    """A model that has the averaged weights of its UNet alone: they are read in the place of its own."""
+    return _unet_base(with_averaged(shapes), metadata)
+
+
+def with_averaged(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes with averaged weights under the names of the UNet's own."""
+    plain = plain_names(name for name in shapes if name.startswith(LDM_EMA))
+    return {**shapes, **{plain[name]: shape for name, shape in shapes.items() if name in plain}}
 
 
 def _library_unet(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
@@ -299,7 +314,7 @@ _ROWS: tuple[tuple[Callable[[Shapes], bool], _Make], ...] = (
     (_any("cap_embedder.", "layers.0.attention."), _kind("base", None, "Lumina")),
     (_any("blocks.0.self_attn.norm_q", "head.modulation"), _kind("base", None, "Wan")),
     (_has_unet, _unet_base),
-    (_starts("model_ema.diffusion_model"), _averaged_only),
+    (_has("model_ema.diffusion_modelinput_blocks00weight"), _averaged_only),
     (_has("input_blocks.0.0.weight"), _bare_unet),
     (_has("diffusion_model.input_blocks.0.0.weight"), _bare_unet),
     (_has("conv_in.weight", "time_embedding.linear_1.weight"), _library_unet),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
 
@@ -16,11 +16,13 @@ from app.places import read
 from app.preferences import Preferences
 from app.work import Latest
 from trainer.messages import Message
-from trainer.models.header import ModelFacts, inspect_file
-from trainer.models.suggestions import suggestions
+
+if TYPE_CHECKING:
+    from trainer.models.header import ModelFacts
 
 TAKEN = "taken_over"  # preference: what families have set, place -> value, so that the next one may change it again
 PATH = "model.path"
+Wish = tuple[str, Any, Message]  # a place, the value that a model wants there, and why
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,7 @@ class Change:
     why: Message
 
 
-def split_changes(
-    wanted: Sequence[tuple[str, Any, Message]], values: Any, defaults: Any, ours: Any
-) -> tuple[list[Change], list[Change]]:
+def split_changes(wanted: Sequence[Wish], values: Any, defaults: Any, ours: Any) -> tuple[list[Change], list[Change]]:
     """What may be changed, and what stays since the user has set it.
 
     Args:
@@ -79,15 +79,14 @@ class FamilyDefaults(QObject):
             path = str(self._draft.get(PATH) or "")
             self.dismiss()
             if path:
-                self._asks.ask(lambda: (path, inspect_file(path)))
+                self._asks.ask(lambda: (path, *_look(path)))
         elif self.taken or self.kept:
             self._look_again()
 
-    def _on_facts(self, answer: tuple[str, ModelFacts]) -> None:
-        path, facts = answer
+    def _on_facts(self, answer: tuple[str, ModelFacts, list[Wish]]) -> None:
+        path, facts, wanted = answer
         if path != self._draft.get(PATH) or facts.kind != "base":
             return
-        wanted = [(found.place, _plain(found.value), found.why) for found in suggestions(facts)]
         ours = self._preferences.get(TAKEN, {})
         taken, kept = split_changes(wanted, self._draft.values, default_values(), ours)
         self._path, self.facts, self.taken, self.kept = path, facts, tuple(taken), tuple(kept)
@@ -132,6 +131,15 @@ class FamilyDefaults(QObject):
         if self.taken or self.kept or self.facts is not None:
             self.facts, self.taken, self.kept = None, (), ()
             self.changed.emit()
+
+
+def _look(path: str) -> tuple[ModelFacts, list[Wish]]:
+    """What a model is and wants. For the pool, where what reads headers is imported the first time."""
+    from trainer.models.header import inspect_file
+    from trainer.models.suggestions import suggestions
+
+    facts = inspect_file(path)
+    return facts, [(found.place, _plain(found.value), found.why) for found in suggestions(facts)]
 
 
 def _plain(value: Any) -> Any:

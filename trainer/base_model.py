@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trainer.data.memo import Memo
 from trainer.models.protocol import Components, Cond, Family, Part
+from trainer.source_files import weight_files
 
 if TYPE_CHECKING:
     import torch
 
 Encode = Callable[[Sequence[str]], Cond]
 Half = Literal["encoder", "decoder"]
-
-_WEIGHTS = (".safetensors", ".sft", ".bin", ".ckpt", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,6 @@ class BaseModel:
             import torch
 
             torch.cuda.empty_cache()
-
-
-def weight_files(source: Path) -> list[Path]:
-    """The files on which a model's weights and sizes depend: the file and a config beside it, or a folder's."""
-    if source.is_dir():
-        return sorted(path for path in source.rglob("*") if path.suffix in (*_WEIGHTS, ".json"))
-    beside = (source.with_suffix(ending) for ending in (".json", ".yaml"))
-    return [source, *(path for path in beside if path.is_file())]
 
 
 def _told(part: Part, module: Any) -> dict[str, torch.Tensor]:

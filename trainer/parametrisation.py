@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.base_model import weight_files
 from trainer.config.run import Model
 from trainer.data.memo import FileFacts, Memo
 from trainer.errors import BadInput
 from trainer.guess import VERSION, Guess, judge
 from trainer.messages import Message, say
 from trainer.models.header import ModelFacts
+from trainer.source_files import weight_files
 
 
 @dataclass(frozen=True)

@@ -1,93 +1,169 @@
-"""LoRAs and their kin as other programs write them: method, spelling, family, rank and alpha from names and shapes."""
+"""LoRAs of every method and spelling, and of every family, are told by names and shapes alone."""
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pytest
+import torch
 
-from trainer.models.adapter_layouts import is_adapter, recognise
+from tests.models.shapes import Shapes, write
+from trainer.models import adapter_layouts
+from trainer.models.header import inspect_file
 
-Shapes = dict[str, tuple[int, ...]]
-
-UNET = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+SD1 = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
 
-
-def pair(layer: str, down: str = ".lora_down.weight", up: str = ".lora_up.weight", width: int = 768) -> Shapes:
-    return {f"{layer}{down}": (8, width), f"{layer}{up}": (320, 8)}
-
-
-METHODS: dict[str, tuple[Shapes, dict[str, str]]] = {
-    "lora": (pair(UNET), {}),
-    "locon": ({**pair(UNET), f"{CONV}.lora_down.weight": (4, 320, 3, 3), f"{CONV}.lora_up.weight": (320, 4, 1, 1)}, {}),
-    "dora": ({**pair(UNET), f"{UNET}.dora_scale": (320, 1)}, {}),
-    "loha": ({f"{UNET}.hada_{name}": (8, 768) for name in ("w1_a", "w1_b", "w2_a", "w2_b")}, {}),
-    "lokr": ({f"{UNET}.lokr_w1": (16, 16), f"{UNET}.lokr_w2_a": (20, 8), f"{UNET}.lokr_w2_b": (8, 48)}, {}),
-    "ia3": ({f"{UNET}.weight": (320, 1), f"{UNET}.on_input": ()}, {}),
-    "dylora": (pair(UNET), {"ss_network_args": '{"algo": "dylora"}'}),
-    "glora": ({f"{UNET}.{name}.weight": (8, 320) for name in ("a1", "a2", "b1", "b2")}, {}),
-    "oft": ({f"{UNET}.oft_blocks": (4, 80, 80), f"{UNET}.alpha": ()}, {}),
-    "boft": ({f"{UNET}.oft_blocks": (2, 4, 80, 80)}, {}),
-    "full": ({f"{UNET}.diff": (320, 768)}, {}),
-    "norm": ({"lora_unet_conv_norm_out.w_norm": (320,)}, {}),
-}
-
-
-@pytest.mark.parametrize("method", list(METHODS))
-def test_every_method_is_told(method: str) -> None:
-    shapes, metadata = METHODS[method]
-    assert is_adapter(shapes)
-    adapter = recognise(shapes, metadata)
-    assert (adapter.method, adapter.spelling, adapter.parts) == (method, "kohya", {"unet"})
-    assert adapter.num_layers == (2 if method == "locon" else 1)
-
-
-PEFT = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
-DIFFUSERS = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
-SPELLINGS: dict[str, tuple[Shapes, str | None, str | None, set[str]]] = {
-    "kohya, SD 1": ({**pair(UNET), **pair("lora_te_text_model_encoder_layers_0_mlp_fc1")}, "kohya", "sd1",
-                    {"unet", "text_encoder"}),
-    "kohya, SD 2": (pair(UNET, width=1024), "kohya", "sd2", {"unet"}),
-    "kohya, SDXL": ({**pair(UNET, width=2048), **pair("lora_te2_text_model_encoder_layers_0_mlp_fc1")}, "kohya", "sdxl",
-                    {"unet", "text_encoder_2"}),
-    "SAI, SDXL": (pair("lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k", width=2048), "sai", "sdxl", {"unet"}),
-    "diffusers": (pair(DIFFUSERS, ".lora_A.weight", ".lora_B.weight"), "diffusers", "sd1", {"unet"}),
-    "diffusers, old": (pair(DIFFUSERS, ".lora.down.weight", ".lora.up.weight", 2048), "diffusers", "sdxl", {"unet"}),
-    "PEFT": (pair(PEFT, ".lora_A.weight", ".lora_B.weight", 1024), "peft", "sd2", {"unet"}),
-    "OneTrainer, SDXL": (
-        {**pair("lora_unet.down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k", width=2048),
-         **pair("lora_te1.text_model.encoder.layers.0.mlp.fc1")},
-        "onetrainer", "sdxl", {"unet", "text_encoder"},
+METHODS: dict[str, tuple[Shapes, dict[str, str], str, tuple[int, ...]]] = {
+    "LoRA": ({f"{SD1}.lora_down.weight": (8, 768), f"{SD1}.lora_up.weight": (320, 8)}, {}, "lora", (8,)),
+    "1×1 convolutions": ({f"{SD1}.lora_down.weight": (8, 768, 1, 1)}, {}, "lora", (8,)),
+    "LoCon": ({f"{SD1}.lora_down.weight": (8, 768), f"{CONV}.lora_down.weight": (4, 9, 3, 3)}, {}, "locon", (8, 4)),
+    "LoCon, Tucker": (
+        {f"{CONV}.lora_down.weight": (4, 9, 1, 1), f"{CONV}.lora_mid.weight": (4, 4, 3, 3)}, {}, "locon", (4,),
     ),
-    "of another kind": (pair("diffusion_model.blocks.0.self_attn.q", ".lora_A.weight", ".lora_B.weight"), None, None,
-                        {"transformer"}),
+    "DoRA": ({f"{SD1}.lora_down.weight": (8, 768), f"{SD1}.dora_scale": (1, 768)}, {}, "dora", (8,)),
+    "DoRA of PEFT": (
+        {"base_model.model.x.lora_A.weight": (8, 768), "base_model.model.x.lora_magnitude_vector": (9,)}, {}, "dora", (8,),
+    ),
+    "LoHa": ({f"{SD1}.hada_w1_a": (320, 4), f"{SD1}.hada_w1_b": (4, 768)}, {}, "loha", (4,)),
+    "LoKr": ({f"{SD1}.lokr_w1": (8, 8), f"{SD1}.lokr_w2_a": (40, 4), f"{SD1}.lokr_w2_b": (4, 96)}, {}, "lokr", (4,)),
+    "IA3": ({f"{SD1}.weight": (320, 1), f"{SD1}.on_input": ()}, {}, "ia3", ()),
+    "DyLoRA": ({f"{SD1}.lora_down.weight": (8, 768)}, {"ss_network_args": '{"algo": "dylora"}'}, "dylora", (8,)),
+    "GLoRA": ({f"{SD1}.a1.weight": (4, 768), f"{SD1}.b1.weight": (4, 768)}, {}, "glora", ()),
+    "OFT": ({f"{SD1}.oft_blocks": (4, 80, 80)}, {}, "oft", ()),
+    "OFT of PEFT": ({"base_model.model.x.oft_R.weight": (4, 80)}, {}, "oft", ()),
+    "BOFT": ({f"{SD1}.oft_blocks": (2, 4, 80, 80)}, {}, "boft", ()),
+    "full": ({f"{SD1}.diff": (320, 768), f"{SD1}.diff_b": (320,)}, {}, "full", ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_methods(tmp_path: Path, name: str) -> None:
+    shapes, metadata, method, ranks = METHODS[name]
+    facts = inspect_file(write(tmp_path / "x.safetensors", shapes, metadata))
+    assert facts.kind == "lora" and facts.adapter is not None
+    assert (facts.adapter.method, facts.adapter.ranks) == (method, ranks)
+    if name != "DoRA of PEFT" and name != "OFT of PEFT":
+        assert facts.family == "sd1" and facts.parts == {"unet"}
+    assert ("go on from it" in str(facts.use)) == (method in ("lora", "locon"))
+
+
+XL = "transformer_blocks_9_attn1_to_q"
+SPELLINGS: dict[str, tuple[Shapes, str | None, str | None, set[str]]] = {
+    "kohya, SD 1": ({f"{SD1}.lora_down.weight": (8, 768)}, "kohya", "sd1", {"unet"}),
+    "kohya, SD 2": ({f"{SD1}.lora_down.weight": (8, 1024)}, "kohya", "sd2", {"unet"}),
+    "kohya, text alone": (
+        {"lora_te_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight": (8, 768)},
+        "kohya", "sd1", {"text_encoder"},
+    ),
+    "kohya, text of SD 2 alone": (
+        {"lora_te_text_model_encoder_layers_22_mlp_fc1.lora_down.weight": (8, 1024)}, "kohya", "sd2", {"text_encoder"},
+    ),
+    "kohya, SDXL": (
+        {"lora_unet_input_blocks_4_1_proj_in.lora_down.weight": (8, 640),
+         "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 768),
+         "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (8, 1280)},
+        "sai", "sdxl", {"unet", "text_encoder", "text_encoder_2"},
+    ),
+    "kohya, SDXL with diffusers' names": (
+        {f"lora_unet_down_blocks_2_attentions_0_{XL}.lora_down.weight": (8, 1280)}, "kohya", "sdxl", {"unet"},
+    ),
+    "diffusers": ({"unet.down_blocks.0.attentions.0.proj_in.lora_A.weight": (8, 320, 1, 1)}, "diffusers", "sd1", {"unet"}),
+    "diffusers, SDXL": (
+        {f"unet.down_blocks.2.attentions.0.{XL.replace('blocks_9_attn1_', 'blocks.9.attn1.')}.lora_A.weight": (8, 1280)},
+        "diffusers", "sdxl", {"unet"},
+    ),
+    "diffusers, second text encoder": (
+        {"text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight": (8, 1280)}, "diffusers", "sdxl",
+        {"text_encoder_2"},
+    ),
+    "diffusers of 2023": (
+        {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight": (4, 768)},
+        "diffusers", "sd1", {"unet"},
+    ),
+    "diffusers, text of 2023": (
+        {"text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight": (4, 768)},
+        "diffusers", "sd1", {"text_encoder"},
+    ),
+    "PEFT": (
+        {"base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": (8, 768)},
+        "peft", "sd1", {"unet"},
+    ),
+    "PEFT, a named adapter": (
+        {"base_model.model.up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.default.weight": (8, 1024)},
+        "peft", "sd2", {"unet"},
+    ),
+    "OneTrainer": (
+        {"lora_unet.down_blocks.0.attentions.0.proj_in.lora_down.weight": (8, 320, 1, 1)}, "onetrainer", "sd1", {"unet"},
+    ),
+    "OneTrainer, SDXL": (
+        {"unet.down_blocks.1.attentions.0.proj_in.lora_down.weight": (8, 640),
+         "clip_g.text_model.encoder.layers.0.mlp.fc1.lora_down.weight": (8, 1280)},
+        "onetrainer", "sdxl", {"unet", "text_encoder_2"},
+    ),
+    "SD 3": ({"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight": (8, 9)}, "kohya", "sd3", {"unet"}),
+    "FLUX": (
+        {"transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight": (8, 9)}, "diffusers", "flux", {"transformer"},
+    ),
+    "elsewhere": ({"diffusion_model.blocks.0.self_attn.q.lora_A.weight": (8, 9)}, None, None, {"transformer"}),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", list(SPELLINGS))
-def test_every_spelling_is_told(name: str) -> None:
+def test_spellings_families_and_parts(name: str) -> None:
     shapes, spelling, family, parts = SPELLINGS[name]
-    assert is_adapter(shapes)
-    adapter = recognise(shapes, {})
+    adapter = adapter_layouts.recognise(shapes, {})
+    assert adapter_layouts.is_adapter(shapes)
     assert (adapter.spelling, adapter.family, adapter.parts) == (spelling, family, parts)
-    assert adapter.ranks == (8,)
 
 
 @pytest.mark.parametrize(
     ("metadata", "alpha"),
     [
         ({"ss_network_alpha": "4.0"}, 4.0),
-        ({"lora_adapter_metadata": json.dumps({"unet.lora_alpha": 16})}, 16.0),
-        ({"ss_network_alpha": "much"}, None),
-        ({"lora_adapter_metadata": "[1"}, None),
+        ({"ss_network_alpha": "many"}, None),
+        ({"lora_adapter_metadata": '{"unet.r": 8, "unet.lora_alpha": 16}'}, 16.0),
+        ({"lora_adapter_metadata": "[1]"}, None),
+        ({"lora_adapter_metadata": "{"}, None),
         ({}, None),
     ],
 )
-def test_alpha_as_the_metadata_say(metadata: dict[str, str], alpha: float | None) -> None:
-    assert recognise(pair(UNET), metadata).alpha == alpha
+def test_alpha_is_what_metadata_say(metadata: dict[str, str], alpha: float | None) -> None:
+    assert adapter_layouts.recognise({f"{SD1}.lora_down.weight": (8, 768)}, metadata).alpha == alpha
 
 
-def test_what_is_no_adapter() -> None:
-    assert not is_adapter({"model.diffusion_model.input_blocks.0.0.weight": (320, 4, 3, 3)})
-    assert not is_adapter({})
+def test_what_metadata_say_comes_first() -> None:
+    shapes: Shapes = {f"{SD1}.lora_down.weight": (8, 768)}
+    for said, family in (
+        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, "sdxl"),
+        ({"ss_base_model_version": "sd_v2_768_v"}, "sd2"),
+        ({"ss_base_model_version": "sdxl_base_v1-0"}, "sdxl"),
+        ({"modelspec.architecture": "flux-1-dev/lora"}, "flux"),
+    ):
+        assert adapter_layouts.recognise(shapes, said).family == family
+
+
+def test_a_peft_file_written_by_peft_itself(tmp_path: Path) -> None:
+    """What the library writes today is recognised: names, rank, method."""
+    import peft
+
+    class Block(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.to_k = torch.nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.to_k(x)
+
+    for use_dora, method in ((False, "lora"), (True, "dora")):
+        config = peft.LoraConfig(r=4, target_modules=["to_k"], use_dora=use_dora)
+        peft.get_peft_model(Block(), config).save_pretrained(tmp_path)
+        facts = inspect_file(tmp_path / "adapter_model.safetensors")
+        assert facts.adapter is not None and facts.adapter.spelling == "peft"
+        assert (facts.adapter.method, facts.adapter.ranks) == (method, (4,))
+
+
+def test_a_kohya_pickle(tmp_path: Path) -> None:
+    torch.save({f"{SD1}.lora_down.weight": torch.zeros(8, 768), f"{SD1}.alpha": torch.tensor(4.0)}, tmp_path / "x.pt")
+    facts = inspect_file(tmp_path / "x.pt")
+    assert facts.family == "sd1" and facts.adapter is not None and facts.adapter.ranks == (8,)

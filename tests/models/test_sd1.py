@@ -123,7 +123,7 @@ def test_the_early_name_of_the_text_encoder(reference: Components, tiny_file: Pa
 def test_full_size_configs_are_read_from_the_shapes() -> None:
     """Names and shapes of the real SD 1.5 give its real config, head counts and groups by rule."""
     with torch.device("meta"):
-        unet = libraries.unet_class()(cross_attention_dim=768)
+        unet = libraries.unet_class()(cross_attention_dim=768, sample_size=64)
         vae = libraries.vae_class()(
             block_out_channels=(128, 256, 512, 512),
             layers_per_block=2,

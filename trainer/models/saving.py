@@ -73,10 +73,11 @@ def modelspec(family: Facts, components: Components, title: str) -> dict[str, st
 
 
 def _markers(family: Facts, components: Components) -> list[str]:
-    """Nothing but a marker tells a v-prediction model of a family whose models are usually of the other kind."""
-    if components.prediction != "v_prediction" or len(set(family.architectures.values())) > 1:
-        return []
-    return [V_MARKER, ZERO_SNR_MARKER] if components.zero_snr else [V_MARKER]
+    """Nothing but a marker tells zero terminal SNR, or a v-prediction model of a family that mostly of the other kind."""
+    markers = [ZERO_SNR_MARKER] if components.zero_snr else []
+    if components.prediction == "v_prediction" and len(set(family.architectures.values())) == 1:
+        markers.insert(0, V_MARKER)
+    return markers
 
 
 def _nothing() -> torch.Tensor:

@@ -23,6 +23,7 @@ from trainer.config.files import absolute, read_values, to_toml, to_values
 from trainer.config.problems import check_values
 from trainer.config.run import FORMAT, RunFile, sections
 from trainer.errors import Problem
+from trainer.models import hub
 from trainer.paths import user_folder
 
 if TYPE_CHECKING:
@@ -407,16 +408,18 @@ def _is_list_of_tables(place: str) -> bool:
 
 
 def absolute_values(values: Values, folder: Path) -> Values:
-    """Unchecked values with the paths in them made absolute from `folder`."""
+    """Unchecked values with the paths in them made absolute from `folder`; ids of models on the hub stay."""
 
     def walk(value: Any, place: str) -> Any:
         if isinstance(value, dict):
             return {key: walk(entry, f"{place}.{key}" if place else key) for key, entry in value.items()}
         if isinstance(value, list):
             return [walk(entry, f"{place}[{n}]") for n, entry in enumerate(value, 1)]
-        if isinstance(value, str) and value and (found := places.setting_at(place, sections())):
-            return str(folder / Path(value).expanduser()) if found[1].widget in ("file", "folder") else value
-        return value
+        if not isinstance(value, str) or not value or (found := places.setting_at(place, sections())) is None:
+            return value
+        if place.startswith(("model.", "network.")) and hub.parse(value, folder) is not None:
+            return value  # a model named by its id on the hub
+        return str(folder / Path(value).expanduser()) if found[1].widget in ("file", "folder") else value
 
     walked: Values = walk(values, "")
     return walked

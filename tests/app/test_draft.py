@@ -170,3 +170,14 @@ def test_kill_9_loses_nothing_that_was_typed_a_moment_ago(tmp_path: Path) -> Non
     again = Draft(tmp_path / "draft.json")
     assert again.get("network.rank") == 48
     again.deleteLater()
+
+
+def test_a_models_id_on_the_hub_is_no_path(draft: Draft, tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("format = 1\n[model]\npath = 'someone/model'\nvae = 'vae.safetensors'\n", encoding="utf-8")
+    draft.open(file)
+    assert draft.get("model.path") == "someone/model"
+    assert draft.get("model.vae") == str(tmp_path / "vae.safetensors")
+    (tmp_path / "someone" / "model").mkdir(parents=True)
+    draft.open(file)
+    assert draft.get("model.path") == str(tmp_path / "someone" / "model")

@@ -310,7 +310,7 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"S": lambda m: m._text_string(),
     b"T": lambda m: m._push(_old_text(m._read(m._number("<i")))),
     b"U": lambda m: m._push(_old_text(m._read(m._number("<B")))),
-    b"V": lambda m: m._push(m._line_bytes().decode("raw-unicode-escape")),
+    b"V": lambda m: m._push(codecs.raw_unicode_escape_decode(m._line_bytes())[0]),
     b"X": lambda m: m._unicode("<I"),
     b"\x8c": lambda m: m._unicode("<B"),
     b"\x8d": lambda m: m._unicode("<Q"),

@@ -520,6 +520,9 @@ def test_the_command_says_how_far_it_is(server: Hub, tmp_path: Path) -> None:
     assert lines[0]["event"] == "plan" and lines[0]["total"] == sum(len(DIFFUSERS[name]) for name in TAKEN)
     assert lines[-1]["event"] == "done" and files_in(Path(lines[-1]["path"])) == TAKEN
     assert all(line["done"] <= line["total"] for line in lines if line["event"] == "progress")
+    assert {path for _, path, _, _ in server.asked if not path.startswith(("/cdn/", f"/{REPO}/resolve/"))} == {
+        f"/api/models/{REPO}"
+    }  # and nothing else is asked or told
 
 
 def test_a_command_that_is_ended_goes_on_the_next_time(server: Hub, tmp_path: Path) -> None:

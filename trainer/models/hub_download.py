@@ -27,6 +27,9 @@ from trainer.models.hub_files import Needed, Unusable, needed_files
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
+# The library would ask the hub first which other programs may have started it, and tell it of them.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
 Progress = Callable[[int, int], None]
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 15.0)  # between attempts that brought nothing; after the last one it is given up
 TIMEOUT_S = 20.0  # without a byte

@@ -1,4 +1,4 @@
-"""Finding a setting by its name in either language or by kohya's, and the field in the header that does it."""
+"""Finding a setting or a tool by its name in either language or by kohya's, and the field in the header that does it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PySide6.QtGui import QFocusEvent, QStandardItem, QStandardItemModel
 from PySide6.QtWidgets import QCompleter, QLineEdit, QWidget
 
 from app import theme
-from app.i18n import tr, translate_trainer
+from app.i18n import tr, translate_message, translate_trainer
 from app.pages import page_of, title_of
 
 PLACE = Qt.ItemDataRole.UserRole + 1
@@ -18,7 +18,7 @@ WORDS = Qt.ItemDataRole.UserRole + 2
 
 @dataclass(frozen=True)
 class Entry:
-    """A setting as the search knows it."""
+    """A setting or a tool as the search knows it."""
 
     place: str
     label: str  # in the window's language
@@ -26,7 +26,11 @@ class Entry:
 
 
 def entries() -> list[Entry]:
-    """Every setting of the schema."""
+    """Every setting of the schema, and every tool."""
+    return [*_settings(), *_tools()]
+
+
+def _settings() -> list[Entry]:
     from trainer.config.fields import item_section, settings_of
     from trainer.config.run import sections
 
@@ -42,6 +46,17 @@ def entries() -> list[Entry]:
                 words += [translate_trainer(part.label) for _, _, part in settings_of(item)]
                 words += [name for _, _, part in settings_of(item) for name in part.kohya]
             found.append(Entry(place, label, " ".join(words).lower()))
+    return found
+
+
+def _tools() -> list[Entry]:
+    from trainer.tools.catalog import TOOLS
+
+    found = []
+    for name, tool in TOOLS.items():
+        label = translate_message(tool.title)
+        words = (f"tools.{name}", str(tool.title), label, str(tool.summary), title_of("tools"), "tools utilities")
+        found.append(Entry(f"tools.{name}", label, " ".join(words).lower()))
     return found
 
 
@@ -135,7 +150,9 @@ class SearchBox(QLineEdit):
         model = self._filter
         if model is None or not self.text():
             return
-        chosen = [model.index(n, 0).data(PLACE) for n in range(model.rowCount()) if model.index(n, 0).data() == self.text()]
+        chosen = [
+            model.index(n, 0).data(PLACE) for n in range(model.rowCount()) if model.index(n, 0).data() == self.text()
+        ]
         if places := chosen or self.results(self.text()):
             self._jump(places[0])
 

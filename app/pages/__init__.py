@@ -52,7 +52,7 @@ WIZARD = (
 BELOW = (
     PageRow("run", "flame", "app.pages.run", "RunPage", needs_runs=True),
     PageRow("gallery", "layout-grid", "app.pages.gallery", "GalleryPage", needs_runs=True),
-    PageRow("tools", "wrench", "app.pages.tools", "ToolsPage"),
+    PageRow("tools", "wrench", "app.pages.tools", "ToolsPage", ("tools.",)),
     PageRow("settings", "settings", "app.pages.settings", "SettingsPage"),
 )
 PAGES = {row.key: row for row in (*WIZARD, *BELOW)}
@@ -82,7 +82,7 @@ def title_of(key: str) -> str:
 
 def page_of(place: str) -> str:
     """The page on which a place is edited; the review shows what no page knows."""
-    for row in WIZARD:
+    for row in PAGES.values():
         if any(place.startswith(prefix) or place == prefix.rstrip(".") for prefix in row.places):
             return row.key
     return "review"

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QSize
+from PySide6.QtCore import QSize, Qt, QTimer
 from PySide6.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from app import theme
@@ -109,6 +109,17 @@ class ToolsPage(Page):
         self.tool_form.changed.connect(self._remember)
         self._form_place.addWidget(self.tool_form)
         self._task = self.context.slices.start(self.tool_form.build())
+
+    def reveal(self, place: str) -> bool:
+        """`tools.NAME`: show that tool's form, its first field ready to be typed in."""
+        name = place.removeprefix("tools.")
+        if name not in TOOLS:
+            return False
+        self.choose(name)
+        line = next(iter(self.whole_form().lines.values()))
+        QTimer.singleShot(0, line, lambda: line.editor.field().setFocus(Qt.FocusReason.ShortcutFocusReason))
+        self._bring_into_view(line)
+        return True
 
     def whole_form(self) -> ToolForm:
         """The form with all its rows, now."""

@@ -70,8 +70,8 @@ class JobCard(Card):
         severity = _SIGNS.get(job.state)
         icon = SEVERITY_ICONS[severity] if severity else "timer"
         self.sign.setPixmap(theme.pixmap(icon, severity or "muted", 18))
-        self.text.setFont(theme.font(mono="\n" in job.text))
         set_role(self.text, "" if job.state == "done" else "problem" if job.state == "failed" else "muted")
+        self.text.setFont(theme.font(mono="\n" in job.text))
         self.notes.setText("\n".join(job.notes))
         self.notes.setVisible(bool(job.notes))
         self.stop.setVisible(job.state in ("running", "waiting", "stopping"))

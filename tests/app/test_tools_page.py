@@ -211,6 +211,20 @@ def test_files_are_dropped_on_the_page_and_on_lists(page: ToolsPage, lora: Path)
     assert entries.value() == [str(lora)]
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"), [("extract lora", "extract"), ("utilities resize", "resize"), ("hashes", "hash")]
+)
+def test_a_tool_is_found_by_the_search(window: MainWindow, wait: Wait, typed: str, name: str) -> None:
+    places = window.search.results(typed)
+    assert f"tools.{name}" in places[:2]
+    window.jump(f"tools.{name}")
+    page = window.page("tools")
+    assert isinstance(page, ToolsPage)
+    wait(lambda: page.tool_form is not None and page.tool_form.tool.name == name)
+    first = next(iter(page.whole_form().lines.values())).editor.field()
+    wait(first.hasFocus)
+
+
 # ---- jobs ----
 
 

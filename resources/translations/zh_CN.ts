@@ -2019,8 +2019,8 @@
    <translation type="unfinished" />
   </message>
   <message>
-   <source>A LoRA file to go on from; its rank and alpha take the place of those set here. Empty starts fresh.</source>
-   <translation>接着训练的 LoRA 文件；以它的秩和 alpha 为准，不用这里设的。留空则从头开始。</translation>
+   <source>A LoRA file to go on from, made by any of the usual programs. Empty starts fresh.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>A LoRA for a family that Athanor trains is needed here. {summary}</source>
@@ -2079,6 +2079,10 @@
    <translation>关掉的文件夹仍在列表里，只是不参加训练。</translation>
   </message>
   <message>
+   <source>A higher rank begins with the same effect and has room to learn; a lower one keeps what is strongest.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>A model file (.safetensors, .ckpt, .pt) or a diffusers folder.</source>
    <translation type="unfinished" />
   </message>
@@ -2112,6 +2116,10 @@
   </message>
   <message>
    <source>A × (1 − amount) + B × amount; with C also C × its amount.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Above 0 the UNet's convolutions learn too (“LoCon”): textures and small shapes come closer. 4 to 16 is usual.</source>
    <translation type="unfinished" />
   </message>
   <message>
@@ -2211,12 +2219,20 @@
    <translation>优化器自己的参数，每行一个 `名称 = 值`，例如 `weight_decay = 0.1`。</translation>
   </message>
   <message>
+   <source>As in the file</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>As it is</source>
    <translation type="unfinished" />
   </message>
   <message>
    <source>As sd-scripts has it; .txt is read where there is no .caption.</source>
    <translation>和 sd-scripts 一样；没有 .caption 时读 .txt。</translation>
+  </message>
+  <message>
+   <source>As set here</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>At least two LoRAs are needed to be merged.</source>
@@ -2229,6 +2245,10 @@
   <message>
    <source>At this size it is hardly needed.</source>
    <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Athanor trains Stable Diffusion 1.x, 2.x and SDXL. The weights were not downloaded.</source>
+   <translation>Athanor 可训练 Stable Diffusion 1.x、2.x 和 SDXL。权重没有下载。</translation>
   </message>
   <message>
    <source>Athanor's example: a LoRA learns an emblem that the embedded base model has never seen.</source>
@@ -2375,6 +2395,10 @@
    <translation>请选择一个 .safetensors 文件或文件夹。</translation>
   </message>
   <message>
+   <source>Choose a LoRA made on a model of the same family and sizes.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Choose a LoRA made on a model of the same sizes.</source>
    <translation>请选择在同样规模的模型上训练的 LoRA。</translation>
   </message>
@@ -2389,10 +2413,6 @@
   <message>
    <source>Choose a folder.</source>
    <translation>请选择文件夹。</translation>
-  </message>
-  <message>
-   <source>Choose a plain LoRA with kohya's names; other kinds cannot be continued yet.</source>
-   <translation>请选择使用 kohya 命名的普通 LoRA；其他种类还不能接着训练。</translation>
   </message>
   <message>
    <source>Choose a plain name.</source>
@@ -2541,6 +2561,14 @@
   <message>
    <source>Convert it to a single file first (tools convert).</source>
    <translation>请先把它转换成单个文件（tools convert）。</translation>
+  </message>
+  <message>
+   <source>Convolution alpha</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Convolution rank</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Copy or download it again.</source>
@@ -2975,6 +3003,10 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>It is a LoRA of the kind {kind}; only plain ones (with convolutions too) can be continued.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>It is no Stable Diffusion model: it has no UNet.</source>
    <translation>它不是 Stable Diffusion 模型：没有 UNet。</translation>
   </message>
@@ -2988,6 +3020,10 @@
   </message>
   <message>
    <source>It was made for a model of other sizes.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Its rank</source>
    <translation type="unfinished" />
   </message>
   <message>
@@ -3207,6 +3243,10 @@
    <translation>每多一张图，显存就多占一份。</translation>
   </message>
   <message>
+   <source>Memory, time and file size; 0 leaves the convolutions as they are.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Mend that line. A backslash in a path must be written twice, or use '…'.</source>
    <translation>请改好那一行。路径里的反斜杠要写两个，或者用 '…' 括起来。</translation>
   </message>
@@ -3385,6 +3425,10 @@
   <message>
    <source>Nothing is written.</source>
    <translation>什么也不写入磁盘。</translation>
+  </message>
+  <message>
+   <source>Nothing of it changes at the start.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Nothing was written: this only showed {count} captions.</source>
@@ -3697,6 +3741,10 @@
   <message>
    <source>Says what would be written and writes nothing. With scores from an earlier run the answer comes at once.</source>
    <translation>只说会写什么，并不写入。有以前的分数时马上就有结果。</translation>
+  </message>
+  <message>
+   <source>Scales the convolutions' update by this ÷ their rank.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Scales the update by alpha ÷ rank. Half the rank is usual; a smaller alpha needs a higher learning rate.</source>
@@ -5057,6 +5105,10 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>Whether the LoRA that is continued keeps its rank and alpha, or gets those set here.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Whether the noisiest step holds nothing of the picture: true darks and brights, for v-prediction models only.</source>
    <translation type="unfinished" />
   </message>
@@ -5661,6 +5713,10 @@
    <translation type="unfinished" />
   </message>
   <message>
+   <source>{count} of its {total} entries are none of a plain LoRA, or only half of one, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{count} of {total} layers are equal in both models and were left out.</source>
    <translation type="unfinished" />
   </message>
@@ -5907,6 +5963,10 @@
   <message>
    <source>{id} could not be fetched: {address} cannot be reached ({reason}).</source>
    <translation>无法下载 {id}：连接不上 {address}（{reason}）。</translation>
+  </message>
+  <message>
+   <source>{id} is a model of another kind: {name}.</source>
+   <translation>{id} 是另一类模型：{name}。</translation>
   </message>
   <message>
    <source>{id} is given only to those who have accepted its terms.</source>

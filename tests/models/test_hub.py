@@ -248,6 +248,25 @@ def test_one_file_with_its_config_and_a_version(server: Hub) -> None:
     assert look_up(HubId(REPO, "v1-pruned.safetensors")).path is None  # main was never asked for
 
 
+REFINER = {"addition_embed_type": "text_time", "cross_attention_dim": 1280, "projection_class_embeddings_input_dim": 2560}
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "unet", "said"),
+    [
+        ("StableVideoDiffusionPipeline", {}, "StableVideoDiffusionPipeline"),
+        ("StableDiffusionXLImg2ImgPipeline", REFINER, "SDXL refiner"),
+        ("StableDiffusion3Pipeline", {}, "Stable Diffusion 3"),
+    ],
+)
+def test_weights_of_another_kind_of_model_do_not_come(server: Hub, pipeline: str, unet: dict[str, Any], said: str) -> None:
+    server.repos[REPO]["model_index.json"] = json.dumps({**INDEX, "_class_name": pipeline}).encode()
+    server.repos[REPO]["unet/config.json"] = json.dumps(unet).encode()
+    with pytest.raises(BadInput, match=f"another kind: {said}"):
+        fetch(HubId(REPO), quiet)
+    assert server.sent("/cdn/") == []
+
+
 def test_full_precision_when_asked(server: Hub) -> None:
     half, full = fetch(HubId(REPO), quiet), fetch(HubId(REPO), quiet, full=True)
     assert half == full and (full / "unet/diffusion_pytorch_model.safetensors").exists()

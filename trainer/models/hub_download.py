@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from trainer.errors import AthanorError, BadInput
 from trainer.files import free_bytes, replace, write_text
 from trainer.messages import say
+from trainer.models.folders import recognise_folder
+from trainer.models.header import FAMILY_TITLES, TRAINABLE
 from trainer.models.hub import MAIN, HubId, cache_folders, look_up, remember_size
 from trainer.models.hub_errors import as_error, is_transient, network_errors
-from trainer.models.hub_files import Needed, Unusable, needed_files
+from trainer.models.hub_files import Needed, Unusable, is_model_file, needed_files
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -194,12 +196,28 @@ def download(plan: Plan, on_progress: Progress) -> None:
     """Bring the files of a plan into the cache. Raises as `fetch`; whatever has come stays."""
     with _sentences(plan.hub_id):
         _check_space(plan)
-        for file in sorted(plan.files, key=lambda file: file.num_bytes):  # a model's configs before its weights
+        configs = [file for file in plan.files if not is_model_file(file.name)]
+        for file in configs:
+            _bring(plan, file, on_progress)
+        _refuse_strangers(plan)
+        for file in sorted(set(plan.files) - set(configs), key=lambda file: file.num_bytes):
             _bring(plan, file, on_progress)
         revision = plan.hub_id.revision or MAIN
         if revision != plan.commit:
             write_text(plan.repo / "refs" / revision, plan.commit)
     on_progress(plan.num_bytes, plan.num_bytes)
+
+
+def _refuse_strangers(plan: Plan) -> None:
+    """Look at the configs before gigabytes come. Raises BadInput for a model that nothing can be trained on."""
+    index = plan.snapshot / "model_index.json"
+    found = recognise_folder(plan.snapshot) if not plan.model and index.is_file() else None
+    if found is not None and found.family not in TRAINABLE:
+        name = FAMILY_TITLES.get(found.family or "", found.name)
+        raise BadInput(
+            say("{id} is a model of another kind: {name}.", id=str(plan.hub_id), name=name),
+            say("Athanor trains Stable Diffusion 1.x, 2.x and SDXL. The weights were not downloaded."),
+        )
 
 
 def _bring(plan: Plan, file: RemoteFile, on_progress: Progress) -> None:

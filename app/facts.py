@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainer.config.run import RunFile
 from trainer.files import free_bytes
+from trainer.models import hub
 from trainer.models.layouts import weight_files
 from trainer.models.safetensors_file import Header, NotSafetensors, read_header
 from trainer.paths import default_runs_folder
@@ -50,7 +51,7 @@ def lora_bytes(run: RunFile) -> int | None:
     """The size of the LoRA's file from the shapes in the base model's header, None if they cannot be read."""
     if not run.model.path:
         return None
-    shapes = _shapes(Path(run.model.path))
+    shapes = _shapes(hub.local(run.model.path))
     numbers = 0
     if run.network.train in ("both", "unet"):
         numbers += _numbers(shapes, _UNET, run.network.rank)

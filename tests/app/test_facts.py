@@ -30,6 +30,19 @@ def test_the_size_is_that_of_the_layers_that_are_trained(tmp_path: Path, train: 
     assert told == pytest.approx(4 * numbers, abs=61_000)  # the header's share is a constant
 
 
+def test_a_model_that_was_downloaded_has_its_size_too(_user_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    repo = _user_folder / "hub/models--someone--tiny"
+    (repo / "snapshots/abc").mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text("abc", encoding="utf-8")
+    path = save_tiny_file(repo / "snapshots/abc")
+    run = RunFile(model=Model(path="someone/tiny"))
+    assert lora_bytes(run) == lora_bytes(run.model_copy(update={"model": Model(path=str(path))}))
+    assert lora_bytes(run) is not None and lora_bytes(RunFile(model=Model(path="someone/other"))) is None
+
+
 def test_nothing_is_told_of_a_model_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 4)
     for path in ("", str(tmp_path / "missing.safetensors"), str(tmp_path / "broken.safetensors"), str(tmp_path)):

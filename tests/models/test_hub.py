@@ -306,6 +306,16 @@ def test_a_download_that_was_stopped_is_gone_on_from(server: Hub, monkeypatch: p
     assert server.sent("/cdn/") == [f"bytes={here}-"] and min(seen) >= here
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), ValueError("a mistake"), KeyboardInterrupt()])
+def test_what_the_caller_raises_is_nobody_elses_fault(server: Hub, error: BaseException) -> None:
+    def closed(done: int, total: int) -> None:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        fetch(HubId(REPO, "v1-pruned.safetensors"), closed)
+    assert caught.value is error and len(server.sent("/cdn/")) == 1
+
+
 def test_a_server_without_ranges_begins_anew(server: Hub) -> None:
     server.cut_after, server.cuts, server.ranges = 100_000, 1, False
     path = fetch(HubId(REPO, "v1-pruned.safetensors"), quiet)

@@ -194,18 +194,41 @@ def _address(hub_id: HubId, commit: str, name: str) -> str:
 
 def download(plan: Plan, on_progress: Progress) -> None:
     """Bring the files of a plan into the cache. Raises as `fetch`; whatever has come stays."""
-    with _sentences(plan.hub_id):
-        _check_space(plan)
-        configs = [file for file in plan.files if not is_model_file(file.name)]
-        for file in configs:
-            _bring(plan, file, on_progress)
-        _refuse_strangers(plan)
-        for file in sorted(set(plan.files) - set(configs), key=lambda file: file.num_bytes):
-            _bring(plan, file, on_progress)
-        revision = plan.hub_id.revision or MAIN
-        if revision != plan.commit:
-            write_text(plan.repo / "refs" / revision, plan.commit)
+
+    def tell(done: int, total: int) -> None:
+        try:
+            on_progress(done, total)
+        except (OSError, ValueError) as error:  # the caller's, such as a closed pipe: no trouble with disk or network
+            raise _Left(error) from error
+
+    try:
+        with _sentences(plan.hub_id):
+            _bring_all(plan, tell)
+    except _Left as left:
+        raise left.error from None
     on_progress(plan.num_bytes, plan.num_bytes)
+
+
+class _Left(Exception):
+    """What the caller's progress raised, on its way back to the caller."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _bring_all(plan: Plan, on_progress: Progress) -> None:
+    """The configs first, since they tell whether the weights are wanted."""
+    _check_space(plan)
+    configs = [file for file in plan.files if not is_model_file(file.name)]
+    for file in configs:
+        _bring(plan, file, on_progress)
+    _refuse_strangers(plan)
+    for file in sorted(set(plan.files) - set(configs), key=lambda file: file.num_bytes):
+        _bring(plan, file, on_progress)
+    revision = plan.hub_id.revision or MAIN
+    if revision != plan.commit:
+        write_text(plan.repo / "refs" / revision, plan.commit)
 
 
 def _refuse_strangers(plan: Plan) -> None:

@@ -20,6 +20,7 @@ _METHODS = (
     ("_lora.down.weight", "lora"), (".lora_linear_layer.down.weight", "lora"), (".diff", "full"), (".diff_b", "full"),
     (".w_norm", "norm"),
 )  # fmt: skip
+_TELLING = tuple(ending for ending, method in _METHODS if method not in ("full", "glora", "norm"))  # in any file
 _DOWN = (
     ".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora.down.weight", "_lora.down.weight",
     ".lora_linear_layer.down.weight",
@@ -64,9 +65,7 @@ class Adapter:
 
 def is_adapter(shapes: Shapes) -> bool:
     """Whether the tensors are those of a LoRA or one of its kin."""
-    if any(name.endswith(ending) for name in shapes for ending, method in _METHODS if method not in ("full", "glora")):
-        return True
-    return any(name.startswith(_PREFIXES) for name in shapes)
+    return any(name.endswith(_TELLING) or name.startswith(_PREFIXES) for name in shapes)
 
 
 def recognise(shapes: Shapes, metadata: Mapping[str, str]) -> Adapter:

@@ -72,11 +72,8 @@ class World(Protocol):
         ...
 
 
-class _Mark:
-    """Where a group of values begins on the stack."""
-
-
-_MARK = _Mark()
+_BYTE, _U16, _U32, _I32 = (struct.Struct(form) for form in ("<B", "<H", "<I", "<i"))
+_U64, _F64 = struct.Struct("<Q"), struct.Struct(">d")
 
 
 class Machine:
@@ -91,17 +88,22 @@ class Machine:
 
     def load(self) -> Any:
         """The value of the pickle. Raises OSError and BadPickle."""
+        read = self._source.read
         try:
             while True:
-                self.spend(1)
-                code = self._read(1)
+                self._left -= 1
+                if self._left < 0:
+                    self.spend(1)
+                code = read(1)
                 if code == b".":
                     return self._pop()
                 action = _ACTIONS.get(code)
                 if action is None:
-                    raise BadPickle(say("it has an instruction that Athanor does not know ({code})", code=repr(code)))
+                    raise _unknown(code)
                 action(self)
-        except (IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
+        except struct.error as error:  # fewer bytes than a number takes
+            raise _cut() from error
+        except (IndexError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
             if isinstance(error, NotWeights):
                 raise
             raise BadPickle(say("its pickle is damaged")) from error
@@ -115,25 +117,23 @@ class Machine:
     # --- bytes ---
 
     def _read(self, count: int) -> bytes:
-        self._take(count)
-        data = self._source.read(count)
-        if len(data) < count:
-            raise BadPickle(say("its pickle ends too early"), cut_short=True)
-        return data
-
-    def _take(self, count: int) -> None:
         self._bytes_left -= count
         if count < 0 or self._bytes_left < 0:
             raise BadPickle(say("its pickle is longer than that of any model"))
+        data = self._source.read(count)
+        if len(data) < count:
+            raise _cut()
+        return data
 
-    def _number(self, form: str) -> Any:
-        return struct.unpack(form, self._read(struct.calcsize(form)))[0]
+    def _number(self, form: struct.Struct) -> Any:
+        """A number of a few bytes, which the count of instructions bounds well enough."""
+        return form.unpack(self._source.read(form.size))[0]
 
     def _line_bytes(self) -> bytes:
         line = self._source.readline(MAX_LINE)
-        self._take(len(line))
-        if not line.endswith(b"\n"):
-            raise BadPickle(say("its pickle ends too early"), cut_short=len(line) < MAX_LINE)
+        self._bytes_left -= len(line)
+        if not line.endswith(b"\n") or self._bytes_left < 0:
+            raise _cut() if len(line) < MAX_LINE else BadPickle(say("its pickle is longer than that of any model"))
         return line[:-1]
 
     def _line(self) -> str:
@@ -162,9 +162,7 @@ class Machine:
     # --- what instructions do ---
 
     def _remember(self, place: int) -> None:
-        if place < 0:
-            raise BadPickle(say("its pickle is damaged"))
-        self._memo[place] = self._top()
+        self._memo[place] = self._stack[-1]
 
     def _integer(self, size: int) -> None:
         if size > MAX_INTEGER_BYTES or size < 0:
@@ -183,12 +181,21 @@ class Machine:
             raise BadPickle(say("its pickle is damaged"))
         self._push(_old_text(codecs.escape_decode(raw[1:-1])[0]))
 
-    def _unicode(self, form: str) -> None:
-        self._push(self._read(self._number(form)).decode("utf-8", "surrogatepass"))
+    def _unicode(self, form: struct.Struct) -> None:
+        self._stack.append(self._read(self._number(form)).decode("utf-8", "surrogatepass"))
 
     def _tuple(self, count: int) -> None:
         values = [self._pop() for _ in range(count)]
-        self._push(tuple(reversed(values)))
+        self._stack.append(tuple(reversed(values)))
+
+    def _protocol(self) -> None:
+        if self._number(_BYTE) > 5:
+            raise BadPickle(say("its pickle is of a newer kind than Athanor knows"))
+
+    def _frame(self) -> None:
+        """How many bytes follow: only a hint, which is not believed."""
+        if self._number(_U64) > MAX_BYTES:
+            raise BadPickle(say("its pickle is longer than that of any model"))
 
     def _import(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
@@ -262,6 +269,16 @@ class Machine:
         self._push(self._world.persistent(self._line()))
 
 
+def _cut() -> BadPickle:
+    return BadPickle(say("its pickle ends too early"), cut_short=True)
+
+
+def _unknown(code: bytes) -> BadPickle:
+    return (
+        BadPickle(say("it has an instruction that Athanor does not know ({code})", code=repr(code))) if code else _cut()
+    )
+
+
 def plain_key(key: Any) -> Any:
     """A key that is cheap to hash: text, small numbers, None; names and flat tuples as text. Raises BadPickle.
 
@@ -287,37 +304,37 @@ def _old_text(data: bytes) -> str | bytes:
 
 
 _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
-    b"\x80": lambda m: None if m._number("<B") <= 5 else m._take(-1),  # PROTO
-    b"\x95": lambda m: m._take(0 if m._number("<Q") <= MAX_BYTES else MAX_BYTES + 1),  # FRAME: only a hint
+    b"\x80": Machine._protocol,
+    b"\x95": Machine._frame,
     b"(": lambda m: m._marks.append(len(m._stack)),
-    b"0": lambda m: m._pop_any(),
+    b"0": Machine._pop_any,
     b"1": lambda m: m._group().clear(),
     b"2": lambda m: m._push(m._top()),
     # numbers
     b"N": lambda m: m._push(None),
     b"\x88": lambda m: m._push(True),
     b"\x89": lambda m: m._push(False),
-    b"I": lambda m: m._text_integer(),
-    b"L": lambda m: m._text_integer(),
-    b"J": lambda m: m._push(m._number("<i")),
-    b"K": lambda m: m._push(m._number("<B")),
-    b"M": lambda m: m._push(m._number("<H")),
-    b"\x8a": lambda m: m._integer(m._number("<B")),
-    b"\x8b": lambda m: m._integer(m._number("<i")),
+    b"I": Machine._text_integer,
+    b"L": Machine._text_integer,
+    b"J": lambda m: m._push(m._number(_I32)),
+    b"K": lambda m: m._push(m._number(_BYTE)),
+    b"M": lambda m: m._push(m._number(_U16)),
+    b"\x8a": lambda m: m._integer(m._number(_BYTE)),
+    b"\x8b": lambda m: m._integer(m._number(_I32)),
     b"F": lambda m: m._push(float(m._line())),
-    b"G": lambda m: m._push(m._number(">d")),
+    b"G": lambda m: m._push(m._number(_F64)),
     # text and bytes
-    b"S": lambda m: m._text_string(),
-    b"T": lambda m: m._push(_old_text(m._read(m._number("<i")))),
-    b"U": lambda m: m._push(_old_text(m._read(m._number("<B")))),
+    b"S": Machine._text_string,
+    b"T": lambda m: m._push(_old_text(m._read(m._number(_I32)))),
+    b"U": lambda m: m._push(_old_text(m._read(m._number(_BYTE)))),
     b"V": lambda m: m._push(codecs.raw_unicode_escape_decode(m._line_bytes())[0]),
-    b"X": lambda m: m._unicode("<I"),
-    b"\x8c": lambda m: m._unicode("<B"),
-    b"\x8d": lambda m: m._unicode("<Q"),
-    b"B": lambda m: m._push(m._read(m._number("<I"))),
-    b"C": lambda m: m._push(m._read(m._number("<B"))),
-    b"\x8e": lambda m: m._push(m._read(m._number("<Q"))),
-    b"\x96": lambda m: m._push(m._read(m._number("<Q"))),  # BYTEARRAY8
+    b"X": lambda m: m._unicode(_U32),
+    b"\x8c": lambda m: m._unicode(_BYTE),
+    b"\x8d": lambda m: m._unicode(_U64),
+    b"B": lambda m: m._push(m._read(m._number(_U32))),
+    b"C": lambda m: m._push(m._read(m._number(_BYTE))),
+    b"\x8e": lambda m: m._push(m._read(m._number(_U64))),
+    b"\x96": lambda m: m._push(m._read(m._number(_U64))),  # BYTEARRAY8
     # containers; sets are kept as lists, since nothing here needs to be hashed
     b")": lambda m: m._push(()),
     b"t": lambda m: m._push(tuple(m._group())),
@@ -329,32 +346,32 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"a": lambda m: m._extend([m._pop()]),
     b"e": lambda m: m._extend(m._group()),
     b"}": lambda m: m._push({}),
-    b"d": lambda m: m._table(),
-    b"s": lambda m: m._set_item(),
+    b"d": Machine._table,
+    b"s": Machine._set_item,
     b"u": lambda m: m._set_items(m._group()),
     b"\x8f": lambda m: m._push([]),  # EMPTY_SET
     b"\x90": lambda m: m._extend(m._group()),  # ADDITEMS
     b"\x91": lambda m: m._push(m._group()),  # FROZENSET
     # memory
     b"g": lambda m: m._push(m._memo[int(m._line())]),
-    b"h": lambda m: m._push(m._memo[m._number("<B")]),
-    b"j": lambda m: m._push(m._memo[m._number("<I")]),
+    b"h": lambda m: m._push(m._memo[m._number(_BYTE)]),
+    b"j": lambda m: m._push(m._memo[m._number(_U32)]),
     b"p": lambda m: m._remember(int(m._line())),
-    b"q": lambda m: m._remember(m._number("<B")),
-    b"r": lambda m: m._remember(m._number("<I")),
+    b"q": lambda m: m._remember(m._number(_BYTE)),
+    b"r": lambda m: m._remember(m._number(_U32)),
     b"\x94": lambda m: m._remember(len(m._memo)),
     # names, calls, objects: all go to the world
     b"c": lambda m: m._import(m._line(), m._line()),
     b"\x93": lambda m: m._import(*reversed((m._pop(), m._pop()))),
-    b"R": lambda m: m._reduce(),
-    b"\x81": lambda m: m._reduce(),  # NEWOBJ: class.__new__(class, *arguments)
-    b"\x92": lambda m: m._reduce_named(),
-    b"i": lambda m: m._instance(),
-    b"o": lambda m: m._object(),
-    b"b": lambda m: m._build(),
-    b"P": lambda m: m._text_persistent(),
+    b"R": Machine._reduce,
+    b"\x81": Machine._reduce,  # NEWOBJ: class.__new__(class, *arguments)
+    b"\x92": Machine._reduce_named,
+    b"i": Machine._instance,
+    b"o": Machine._object,
+    b"b": Machine._build,
+    b"P": Machine._text_persistent,
     b"Q": lambda m: m._push(m._world.persistent(m._pop())),
-    b"\x82": lambda m: m._registry(),
-    b"\x83": lambda m: m._registry(),
-    b"\x84": lambda m: m._registry(),
+    b"\x82": Machine._registry,
+    b"\x83": Machine._registry,
+    b"\x84": Machine._registry,
 }

@@ -17,6 +17,7 @@ from trainer import export_targets
 from trainer.errors import AthanorError, BadInput
 from trainer.export_targets import PROGRAMS, Conflict, Target, export_to, export_to_all, find_target, name_problem
 from trainer.models.safetensors_file import header_bytes, read_header
+from trainer.targets.installs import look_for_installs
 
 NAME = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 
@@ -408,9 +409,19 @@ def test_installs_in_well_known_places_are_found(tmp_path: Path, monkeypatch: py
     )
 
 
-def test_looking_for_installs_ends_in_time(tmp_path: Path) -> None:
-    from trainer.targets.installs import look_for_installs
+@pytest.mark.parametrize(
+    "place",
+    ["sd-webui-aki-v4.8", "ComfyUI-aki-v1.6", "秋叶整合包/sd-webui-aki-v4", "AI/ComfyUI", "AI 绘画/webui", "automatic",
+     "sd.next", "Fooocus_win64_2-5-0/Fooocus", "webui_forge_cu121_torch231/webui", "StabilityMatrix-win-x64/Data"],
+)  # fmt: skip
+def test_folders_as_people_have_them(tmp_path: Path, place: str) -> None:
+    comfyui(tmp_path / place)
+    make(tmp_path / "holiday/webui")
+    found_roots = [target.root for target in look_for_installs(export_targets._at_or_inside, [tmp_path])]
+    assert found_roots == [tmp_path / place]
 
+
+def test_looking_for_installs_ends_in_time(tmp_path: Path) -> None:
     for number in range(5):
         comfyui(tmp_path / f"comfy{number}")
     assert list(look_for_installs(find_target, [tmp_path], seconds=-1)) == []

@@ -21,7 +21,9 @@ _PROGRAM = re.compile(
     re.IGNORECASE,
 )
 _HOLDER = re.compile(
-    r"^(ai|sd|git|github|apps?|tools?|programs?|src|code|pinokio|stable.?diffusion.*)$", re.IGNORECASE
+    r"^(ai([-_ ].*)?|sd|git|github|apps?|tools?|programs?|src|code|pinokio|stable.?diffusion.*"
+    r"|.*(整合包|秋叶|绘画|绘图|绘世).*)$",
+    re.IGNORECASE,
 )
 
 Find = Callable[[Path], Target | None]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.children import ROUNDS, WARM_UP
+from tests.benchmarks.inspecting import inspecting
 from tests.benchmarks.material import NUM_PICTURES, machine, model_file, picture_folder, run_file, warm_file_cache
 from tests.benchmarks.tools import tools
 from trainer.paths import ROOT
@@ -190,6 +191,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 BENCHMARKS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "start": start, "loading": loading, "steps256": partial(steps, side=256), "steps512": partial(steps, side=512),
     "throughput": throughput, "check": check, "window": window, "stretches": stretches, "tools": tools,
+    "inspecting": inspecting,
 }  # fmt: skip
 
 

@@ -201,6 +201,12 @@ def _fetch(chosen: argparse.Namespace) -> int:
     return fetch(chosen)
 
 
+def _export(chosen: argparse.Namespace) -> int:
+    from trainer.commands.exporting import export
+
+    return export(chosen)
+
+
 def _demo(chosen: argparse.Namespace) -> int:
     from trainer.demo.command import main as demo
 
@@ -217,6 +223,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "stop": _send,
     "send": _send,
     "fetch": _fetch,
+    "export": _export,
     "demo": _demo,
 }
 
@@ -259,12 +266,27 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("id", metavar="OWNER/NAME[/FILE][@REVISION]")
     fetch.add_argument("--plan", action="store_true", help="only say how much it is")
     fetch.add_argument("--full", action="store_true", help="full precision where there is half precision too")
+    export = commands.add_parser("export", help="place a model file in the programs that draw with it")
+    _export_arguments(export)
     demo = commands.add_parser("demo", help="train the embedded example and show what it learnt", add_help=False)
     demo.add_argument("rest", nargs=argparse.REMAINDER)
     commands.add_parser("tools", help="convert, merge, extract, resize, … model files (has a --help of its own)")
-    for command in (train, resume, check, inspect, probe, estimate, fetch):
+    for command in (train, resume, check, inspect, probe, estimate, fetch, export):
         command.add_argument("--json", action="store_true", help="answer in JSON, for programs")
     return parser
+
+
+def _export_arguments(export: argparse.ArgumentParser) -> None:
+    export.description = "What the file is decides the folder: LoRA, checkpoint, embedding, VAE or hypernetwork."
+    export.add_argument("file", type=Path, nargs="?")
+    export.add_argument("--list", action="store_true", help="only say which programs are found on this machine")
+    export.add_argument("--to", type=Path, action="append", default=[], metavar="FOLDER", help="a program's (repeatable)")
+    export.add_argument("--name", help="of the new file; its own otherwise")
+    export.add_argument("--preview", type=Path, metavar="PNG", help="a picture for its card")
+    export.add_argument("--words", default="", help="what calls it up in a prompt")
+    export.add_argument("--weight", type=float, default=0.0, help="how strongly it should be applied")
+    export.add_argument("--overwrite", action="store_true", help="replace files of that name")
+    export.add_argument("--refresh", metavar="ADDRESS", help="of a running WebUI, which is asked to read its list anew")
 
 
 def _positive(text: str) -> int:

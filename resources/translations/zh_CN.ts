@@ -1931,6 +1931,10 @@
  <context>
   <name>trainer</name>
   <message>
+   <source>--list says which programs are found.</source>
+   <translation>--list 会列出找到的程序。</translation>
+  </message>
+  <message>
    <source>.caption</source>
    <translation>.caption</translation>
   </message>
@@ -2065,6 +2069,10 @@
   <message>
    <source>A diffusers folder cannot be made of this. {summary}</source>
    <translation type="unfinished" />
+  </message>
+  <message>
+   <source>A file and a folder are needed: FILE --to FOLDER.</source>
+   <translation>需要一个文件和一个文件夹：FILE --to FOLDER。</translation>
   </message>
   <message>
    <source>A file became shorter while it was read: {reason}.</source>
@@ -5558,6 +5566,10 @@
   </message>
   <message>
    <source>its pickle is longer than that of any model</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>its pickle is of a newer kind than Athanor knows</source>
    <translation type="unfinished" />
   </message>
   <message>

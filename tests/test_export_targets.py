@@ -241,6 +241,12 @@ def test_a_folder_within_the_loras_takes_them(tmp_path: Path, lora: Path) -> Non
     assert found(root / "models/Lora/characters").folder("checkpoint") == root / "models/Stable-diffusion"
 
 
+def test_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = a1111(tmp_path / "webui")
+    monkeypatch.chdir(root / "models")
+    assert found(Path()).root == root and found(Path("Lora")).lora_folder == root / "models/Lora"
+
+
 def test_what_is_no_folder_is_no_target(tmp_path: Path) -> None:
     (tmp_path / "main.py").touch()
     assert found(tmp_path).program == ""

@@ -66,7 +66,7 @@ def find_target(folder: Path | str) -> Target | None:
     the WebUI has them.
     """
     try:
-        folder = Path(folder)
+        folder = Path(os.path.abspath(folder))  # what lies above a relative one counts too
         if not folder.is_dir():
             return None
         target = _at_or_inside(folder)

@@ -2028,7 +2028,7 @@
   </message>
   <message>
    <source>A LoRA for a family that Athanor trains is needed here. {summary}</source>
-   <translation type="unfinished" />
+   <translation>这里需要 Athanor 能训练的模型系列的 LoRA。{summary}</translation>
   </message>
   <message>
    <source>A LoRA is needed here. {summary}</source>
@@ -2036,7 +2036,7 @@
   </message>
   <message>
    <source>A LoRA made for {family} is needed here. {summary}</source>
-   <translation type="unfinished" />
+   <translation>这里需要为 {family} 训练的 LoRA。{summary}</translation>
   </message>
   <message>
    <source>A VAE file or folder (or a model that has one) to put in place of the model's.</source>
@@ -2052,7 +2052,7 @@
   </message>
   <message>
    <source>A VAE for {family} is needed here. {summary}</source>
-   <translation type="unfinished" />
+   <translation>这里需要 {family} 的 VAE。{summary}</translation>
   </message>
   <message>
    <source>A VAE is needed here. {summary}</source>
@@ -2108,11 +2108,11 @@
   </message>
   <message>
    <source>A text encoder for {family} is needed here. {summary}</source>
-   <translation type="unfinished" />
+   <translation>这里需要 {family} 的文本编码器。{summary}</translation>
   </message>
   <message>
    <source>A text encoder is needed here. {summary}</source>
-   <translation type="unfinished" />
+   <translation>这里需要文本编码器。{summary}</translation>
   </message>
   <message>
    <source>A third one: its share is added, or with “difference” B is compared with it.</source>
@@ -2316,11 +2316,11 @@
   </message>
   <message>
    <source>Can be chosen as the VAE of a model.</source>
-   <translation type="unfinished" />
+   <translation>可以选作模型的 VAE。</translation>
   </message>
   <message>
    <source>Can be trained on here.</source>
-   <translation type="unfinished" />
+   <translation>可以用来训练。</translation>
   </message>
   <message>
    <source>Caption dropout</source>
@@ -2428,7 +2428,7 @@
   </message>
   <message>
    <source>Choose a version of the file in fp32, fp16 or bf16.</source>
-   <translation type="unfinished" />
+   <translation>请选择 fp32、fp16 或 bf16 的版本。</translation>
   </message>
   <message>
    <source>Choose an ordinary version of the model (4 channels) or an inpainting version (9).</source>
@@ -2984,7 +2984,7 @@
   </message>
   <message>
    <source>InstructPix2Pix</source>
-   <translation type="unfinished" />
+   <translation>InstructPix2Pix</translation>
   </message>
   <message>
    <source>Is it a mirror of the hub (HF_ENDPOINT), or does this network want a login first?</source>
@@ -3000,11 +3000,11 @@
   </message>
   <message>
    <source>It can be used for drawing in other programs; nothing is trained on it here.</source>
-   <translation type="unfinished" />
+   <translation>可以在其他程序里用来画图，这里不用它训练。</translation>
   </message>
   <message>
    <source>It can be used for drawing; its metadata can be read and edited here.</source>
-   <translation type="unfinished" />
+   <translation>可以用来画图；在这里可以查看和编辑它的元数据。</translation>
   </message>
   <message>
    <source>It has {names}.</source>
@@ -3481,10 +3481,6 @@
   <message>
    <source>Only show</source>
    <translation>只显示</translation>
-  </message>
-  <message>
-   <source>Only the averaged weights (EMA) of the UNet are in this file. Convert it first.</source>
-   <translation type="unfinished" />
   </message>
   <message>
    <source>Only where it is installed and a test call works.</source>
@@ -4012,7 +4008,7 @@
   </message>
   <message>
    <source>Tensors of the kind {dtype} cannot be read.</source>
-   <translation type="unfinished" />
+   <translation>无法读取 {dtype} 类型的张量。</translation>
   </message>
   <message>
    <source>Text encoder only</source>
@@ -4280,7 +4276,7 @@
   </message>
   <message>
    <source>The model is laid out as {family}, but is not whole: {reason}.</source>
-   <translation type="unfinished" />
+   <translation>这个模型的结构是 {family}，但不完整：{reason}。</translation>
   </message>
   <message>
    <source>The model that the LoRAs are made for.</source>
@@ -4484,7 +4480,7 @@
   </message>
   <message>
    <source>The second text encoder is missing in this model. Choose the full version of it.</source>
-   <translation type="unfinished" />
+   <translation>这个模型缺少第二个文本编码器。请选择它的完整版。</translation>
   </message>
   <message>
    <source>The share of B, or of the difference.</source>
@@ -4742,11 +4738,11 @@
   </message>
   <message>
    <source>This VAE has {channels} latent channels and belongs to another kind of model; {family} has {wanted}.</source>
-   <translation type="unfinished" />
+   <translation>这个 VAE 有 {channels} 个潜空间通道，属于另一类模型；{family} 是 {wanted} 个。</translation>
   </message>
   <message>
    <source>This file is refused: {reason}. Choose the .safetensors version of the model.</source>
-   <translation type="unfinished" />
+   <translation>已拒绝这个文件：{reason}。请选择该模型的 .safetensors 版本。</translation>
   </message>
   <message>
    <source>This file was made by a newer Athanor (format {number}, this one reads {newest}).</source>
@@ -4782,7 +4778,7 @@
   </message>
   <message>
    <source>This is a folder inside a diffusers model. Choose the folder above it.</source>
-   <translation type="unfinished" />
+   <translation>这是 diffusers 模型内部的文件夹。请选择它的上一级文件夹。</translation>
   </message>
   <message>
    <source>This is a hypernetwork.</source>
@@ -4798,11 +4794,11 @@
   </message>
   <message>
    <source>This is a special version of {family} ({what}; {channels} input channels). Choose the ordinary version: a LoRA made on that one works on both.</source>
-   <translation type="unfinished" />
+   <translation>这是 {family} 的特殊版本（{what}；{channels} 个输入通道）。请选择普通版本：用它训练的 LoRA 两者都能用。</translation>
   </message>
   <message>
    <source>This is a text encoder alone ({name}).</source>
-   <translation type="unfinished" />
+   <translation>这是单独的文本编码器（{name}）。</translation>
   </message>
   <message>
    <source>This is a text encoder alone.</source>
@@ -4814,31 +4810,31 @@
   </message>
   <message>
    <source>This is a {family} model. Athanor trains Stable Diffusion 1.x, 2.x and SDXL.</source>
-   <translation type="unfinished" />
+   <translation>这是 {family} 模型。Athanor 可以训练 Stable Diffusion 1.x、2.x 和 SDXL。</translation>
   </message>
   <message>
    <source>This is a {method} for {family}.</source>
-   <translation type="unfinished" />
+   <translation>这是用于 {family} 的 {method}。</translation>
   </message>
   <message>
    <source>This is a {method}.</source>
-   <translation type="unfinished" />
+   <translation>这是 {method}。</translation>
   </message>
   <message>
    <source>This is an add-on for drawing ({name}).</source>
-   <translation type="unfinished" />
+   <translation>这是画图用的附加模型（{name}）。</translation>
   </message>
   <message>
    <source>This is an aesthetic embedding.</source>
-   <translation type="unfinished" />
+   <translation>这是美学嵌入（aesthetic embedding）。</translation>
   </message>
   <message>
    <source>This is an embedding (textual inversion) of {count} vectors for {family}.</source>
-   <translation type="unfinished" />
+   <translation>这是用于 {family} 的嵌入（textual inversion），共 {count} 个向量。</translation>
   </message>
   <message>
    <source>This is an embedding (textual inversion) of {count} vectors.</source>
-   <translation type="unfinished" />
+   <translation>这是嵌入（textual inversion），共 {count} 个向量。</translation>
   </message>
   <message>
    <source>This is an upscaler.</source>
@@ -4846,15 +4842,15 @@
   </message>
   <message>
    <source>This is not a model file that Athanor knows. Models are .safetensors, .ckpt, .pt or .bin files, or diffusers folders.</source>
-   <translation type="unfinished" />
+   <translation>这不是 Athanor 认识的模型文件。模型是 .safetensors、.ckpt、.pt、.bin 文件，或 diffusers 文件夹。</translation>
   </message>
   <message>
    <source>This is one part of a diffusers folder ({name}).</source>
-   <translation type="unfinished" />
+   <translation>这是 diffusers 文件夹的一个部件（{name}）。</translation>
   </message>
   <message>
    <source>This is one part of a diffusers folder ({name}, {family}).</source>
-   <translation type="unfinished" />
+   <translation>这是 diffusers 文件夹的一个部件（{name}，{family}）。</translation>
   </message>
   <message>
    <source>This is only a Git LFS pointer, a note of a hundred bytes in place of the model: the real file was not downloaded. Fetch it with `git lfs pull` or from the model's page.</source>
@@ -4862,15 +4858,15 @@
   </message>
   <message>
    <source>This is the SDXL refiner, which only finishes what SDXL has drawn. Train on an SDXL base model: its LoRAs are used before the refiner.</source>
-   <translation type="unfinished" />
+   <translation>这是 SDXL 的 refiner，只负责给 SDXL 画好的图收尾。请用 SDXL 底模训练：它的 LoRA 在 refiner 之前使用。</translation>
   </message>
   <message>
    <source>This is the hub's store of a model. Choose the folder with model_index.json under snapshots.</source>
-   <translation type="unfinished" />
+   <translation>这是 hub 缓存模型的文件夹。请选择 snapshots 下面有 model_index.json 的那个文件夹。</translation>
   </message>
   <message>
    <source>This is the index of a diffusers folder. Choose the folder that it lies in.</source>
-   <translation type="unfinished" />
+   <translation>这是 diffusers 文件夹的索引。请选择它所在的文件夹。</translation>
   </message>
   <message>
    <source>This is too long; at most {limit} characters.</source>
@@ -4878,7 +4874,7 @@
   </message>
   <message>
    <source>This is {name}, no model that draws.</source>
-   <translation type="unfinished" />
+   <translation>这是 {name}，不是画图用的模型。</translation>
   </message>
   <message>
    <source>This model was made at {native} × {native}; at smaller sizes it learns blur.</source>
@@ -4930,7 +4926,7 @@
   </message>
   <message>
    <source>Training can go on from it; the tools can join, resize or bake it.</source>
-   <translation type="unfinished" />
+   <translation>可以在它的基础上继续训练；工具可以合并它、调整它的秩，或把它并入底模。</translation>
   </message>
   <message>
    <source>Training cannot go on from {path}: {count} of its {total} layers have no place in this run, for example {name}.</source>
@@ -5262,7 +5258,7 @@
   </message>
   <message>
    <source>an upscaler</source>
-   <translation type="unfinished" />
+   <translation>放大模型</translation>
   </message>
   <message>
    <source>as the model says</source>
@@ -5318,19 +5314,19 @@
   </message>
   <message>
    <source>it announces {count} tensors, more than any model has</source>
-   <translation type="unfinished" />
+   <translation>它声称有 {count} 个张量，超过任何模型</translation>
   </message>
   <message>
    <source>it asks for an entry of Python's extension registry, which no model needs</source>
-   <translation type="unfinished" />
+   <translation>它要使用 Python 的扩展注册表，任何模型都不需要这样做</translation>
   </message>
   <message>
    <source>it became shorter while it was read</source>
-   <translation type="unfinished" />
+   <translation>读取过程中文件变短了</translation>
   </message>
   <message>
    <source>it calls what is no function</source>
-   <translation type="unfinished" />
+   <translation>它调用了不是函数的东西</translation>
   </message>
   <message>
    <source>it can't be read ({detail})</source>
@@ -5338,43 +5334,43 @@
   </message>
   <message>
    <source>it describes a tensor in no way known</source>
-   <translation type="unfinished" />
+   <translation>其中一个张量的描述方式无法识别</translation>
   </message>
   <message>
    <source>it describes the storage {name} in two ways</source>
-   <translation type="unfinished" />
+   <translation>它对存储区 {name} 有两种不同的描述</translation>
   </message>
   <message>
    <source>it has a number of {count} bytes</source>
-   <translation type="unfinished" />
+   <translation>其中有一个长达 {count} 字节的数</translation>
   </message>
   <message>
    <source>it has a storage of a kind that Athanor does not know</source>
-   <translation type="unfinished" />
+   <translation>其中有 Athanor 不认识的存储区类型</translation>
   </message>
   <message>
    <source>it has a table whose keys are no names</source>
-   <translation type="unfinished" />
+   <translation>其中一个表的键不是名称</translation>
   </message>
   <message>
    <source>it has a tensor of an impossible name ({name})</source>
-   <translation type="unfinished" />
+   <translation>其中有个张量的名称不可能成立（{name}）</translation>
   </message>
   <message>
    <source>it has a tensor that is larger than its storage</source>
-   <translation type="unfinished" />
+   <translation>其中有个张量超出了它的存储区</translation>
   </message>
   <message>
    <source>it has a tensor that repeats its storage without end</source>
-   <translation type="unfinished" />
+   <translation>其中有个张量无限重复自己的存储区</translation>
   </message>
   <message>
    <source>it has an instruction that Athanor does not know ({code})</source>
-   <translation type="unfinished" />
+   <translation>其中有 Athanor 不认识的指令（{code}）</translation>
   </message>
   <message>
    <source>it has more layers than any model</source>
-   <translation type="unfinished" />
+   <translation>层数超过任何模型</translation>
   </message>
   <message>
    <source>it has none</source>
@@ -5382,27 +5378,27 @@
   </message>
   <message>
    <source>it has {name} twice or more tensors than any model</source>
-   <translation type="unfinished" />
+   <translation>{name} 出现了两次，或张量数超过任何模型</translation>
   </message>
   <message>
    <source>it is a Python pickle, but none that torch wrote</source>
-   <translation type="unfinished" />
+   <translation>它是 Python 的 pickle，但不是 torch 写的</translation>
   </message>
   <message>
    <source>it is a TorchScript program, not a file of weights</source>
-   <translation type="unfinished" />
+   <translation>它是 TorchScript 程序，不是权重文件</translation>
   </message>
   <message>
    <source>it is a folder, not a file</source>
-   <translation type="unfinished" />
+   <translation>它是文件夹，不是文件</translation>
   </message>
   <message>
    <source>it is a named pipe, a device or a socket, not a file</source>
-   <translation type="unfinished" />
+   <translation>它是命名管道、设备或套接字，不是普通文件</translation>
   </message>
   <message>
    <source>it is a packed archive, not a model</source>
-   <translation type="unfinished" />
+   <translation>它是压缩包，不是模型</translation>
   </message>
   <message>
    <source>it is broken or cut short ({detail})</source>
@@ -5410,7 +5406,7 @@
   </message>
   <message>
    <source>it is encrypted</source>
-   <translation type="unfinished" />
+   <translation>它已加密</translation>
   </message>
   <message>
    <source>it is gone</source>
@@ -5422,7 +5418,7 @@
   </message>
   <message>
    <source>it is longer than such a file can be</source>
-   <translation type="unfinished" />
+   <translation>它比这类文件可能的长度还长</translation>
   </message>
   <message>
    <source>it is not a picture, or its beginning is broken</source>
@@ -5430,7 +5426,7 @@
   </message>
   <message>
    <source>it is one part of a zip in several files</source>
-   <translation type="unfinished" />
+   <translation>它是分卷 zip 中的一卷</translation>
   </message>
   <message>
    <source>it is only {width}×{height} pixels; the shorter side must have {least}</source>
@@ -5438,7 +5434,7 @@
   </message>
   <message>
    <source>it refers to something outside that is no storage</source>
-   <translation type="unfinished" />
+   <translation>它引用了文件之外的东西，而不是存储区</translation>
   </message>
   <message>
    <source>it shares its caption {file} with {other}</source>
@@ -5446,7 +5442,7 @@
   </message>
   <message>
    <source>it wants to import {name}, which no model needs; such a file can be harmful, and nothing in it was run</source>
-   <translation type="unfinished" />
+   <translation>它要导入 {name}，任何模型都不需要这样做；这样的文件可能有害，其中的内容没有被执行</translation>
   </message>
   <message>
    <source>it was changed while the run was starting</source>
@@ -5454,47 +5450,47 @@
   </message>
   <message>
    <source>its directory at the end is missing</source>
-   <translation type="unfinished" />
+   <translation>缺少文件末尾的目录</translation>
   </message>
   <message>
    <source>its directory has {count} entries, more than any model's</source>
-   <translation type="unfinished" />
+   <translation>目录有 {count} 个条目，超过任何模型</translation>
   </message>
   <message>
    <source>its directory has {name} twice</source>
-   <translation type="unfinished" />
+   <translation>目录里 {name} 出现了两次</translation>
   </message>
   <message>
    <source>its directory is damaged</source>
-   <translation type="unfinished" />
+   <translation>目录已损坏</translation>
   </message>
   <message>
    <source>its directory lies outside of it</source>
-   <translation type="unfinished" />
+   <translation>目录的位置在文件之外</translation>
   </message>
   <message>
    <source>its entry {name} has two sizes</source>
-   <translation type="unfinished" />
+   <translation>条目 {name} 有两种大小</translation>
   </message>
   <message>
    <source>its entry {name} is damaged</source>
-   <translation type="unfinished" />
+   <translation>条目 {name} 已损坏</translation>
   </message>
   <message>
    <source>its entry {name} is larger than that of any model</source>
-   <translation type="unfinished" />
+   <translation>条目 {name} 比任何模型的都大</translation>
   </message>
   <message>
    <source>its entry {name} is not where the directory says</source>
-   <translation type="unfinished" />
+   <translation>条目 {name} 不在目录所说的位置</translation>
   </message>
   <message>
    <source>its entry {name} is packed in a way that Athanor does not know</source>
-   <translation type="unfinished" />
+   <translation>条目 {name} 的压缩方式 Athanor 不认识</translation>
   </message>
   <message>
    <source>its entry {name} lies over another</source>
-   <translation type="unfinished" />
+   <translation>条目 {name} 与另一个条目重叠</translation>
   </message>
   <message>
    <source>its first level has another width</source>
@@ -5514,11 +5510,11 @@
   </message>
   <message>
    <source>its header has more entries than any model</source>
-   <translation type="unfinished" />
+   <translation>文件头的条目数超过任何模型</translation>
   </message>
   <message>
    <source>its header has {name} twice</source>
-   <translation type="unfinished" />
+   <translation>文件头里 {name} 出现了两次</translation>
   </message>
   <message>
    <source>its header is not JSON</source>
@@ -5530,11 +5526,11 @@
   </message>
   <message>
    <source>its header leaves a hole before {name}</source>
-   <translation type="unfinished" />
+   <translation>文件头在 {name} 之前留有空洞</translation>
   </message>
   <message>
    <source>its header puts {name} over another tensor</source>
-   <translation type="unfinished" />
+   <translation>文件头里 {name} 与另一个张量重叠</translation>
   </message>
   <message>
    <source>its metadata is not a table</source>
@@ -5542,39 +5538,39 @@
   </message>
   <message>
    <source>its middle block is as deep as in no known model</source>
-   <translation type="unfinished" />
+   <translation>中间块的深度与任何已知模型都不同</translation>
   </message>
   <message>
    <source>its numbers are in the byte order of another kind of processor</source>
-   <translation type="unfinished" />
+   <translation>其中数据的字节顺序属于另一类处理器</translation>
   </message>
   <message>
    <source>its numbers are packed; unpack the file and save it again with torch</source>
-   <translation type="unfinished" />
+   <translation>其中的数据经过压缩；请解压后用 torch 重新保存</translation>
   </message>
   <message>
    <source>its pickle ends too early</source>
-   <translation type="unfinished" />
+   <translation>pickle 数据不完整，提前结束</translation>
   </message>
   <message>
    <source>its pickle has more instructions than any model</source>
-   <translation type="unfinished" />
+   <translation>pickle 的指令数超过任何模型</translation>
   </message>
   <message>
    <source>its pickle is damaged</source>
-   <translation type="unfinished" />
+   <translation>pickle 数据已损坏</translation>
   </message>
   <message>
    <source>its pickle is longer than that of any model</source>
-   <translation type="unfinished" />
+   <translation>pickle 数据比任何模型的都长</translation>
   </message>
   <message>
    <source>its pickle is of a newer kind than Athanor knows</source>
-   <translation type="unfinished" />
+   <translation>pickle 的版本比 Athanor 认识的更新</translation>
   </message>
   <message>
    <source>its tables are nested more deeply than those of any model</source>
-   <translation type="unfinished" />
+   <translation>表的嵌套层数超过任何模型</translation>
   </message>
   <message>
    <source>linear</source>
@@ -5594,7 +5590,7 @@
   </message>
   <message>
    <source>of an unknown purpose</source>
-   <translation type="unfinished" />
+   <translation>用途不明</translation>
   </message>
   <message>
    <source>off</source>
@@ -5630,15 +5626,15 @@
   </message>
   <message>
    <source>the numbers of {name} are damaged</source>
-   <translation type="unfinished" />
+   <translation>{name} 的数据已损坏</translation>
   </message>
   <message>
    <source>the numbers of {name} are missing</source>
-   <translation type="unfinished" />
+   <translation>缺少 {name} 的数据</translation>
   </message>
   <message>
    <source>the sizes of its tensors do not fit each other</source>
-   <translation type="unfinished" />
+   <translation>各张量的尺寸互相对不上</translation>
   </message>
   <message>
    <source>the system could not read it ({detail})</source>
@@ -5678,7 +5674,7 @@
   </message>
   <message>
    <source>with a depth map</source>
-   <translation type="unfinished" />
+   <translation>带深度图</translation>
   </message>
   <message>
    <source>xformers</source>
@@ -5722,7 +5718,7 @@
   </message>
   <message>
    <source>{count} bytes too many at its end</source>
-   <translation type="unfinished" />
+   <translation>文件末尾多出 {count} 字节</translation>
   </message>
   <message>
    <source>{count} of its {total} entries are none of a plain LoRA, or only half of one, for example {name}.</source>
@@ -5774,11 +5770,11 @@
   </message>
   <message>
    <source>{family} inpainting model without a VAE.</source>
-   <translation type="unfinished" />
+   <translation>{family} 局部重绘模型，不带 VAE。</translation>
   </message>
   <message>
    <source>{family} inpainting model.</source>
-   <translation type="unfinished" />
+   <translation>{family} 局部重绘模型。</translation>
   </message>
   <message>
    <source>{family} model (diffusers folder).</source>
@@ -5882,7 +5878,7 @@
   </message>
   <message>
    <source>{folder}/ has no weights</source>
-   <translation type="unfinished" />
+   <translation>{folder}/ 里没有权重文件</translation>
   </message>
   <message>
    <source>{folder}/ has no weights that can be used (.safetensors or .bin).</source>
@@ -5890,7 +5886,7 @@
   </message>
   <message>
    <source>{folder}/ lacks its piece {file}</source>
-   <translation type="unfinished" />
+   <translation>{folder}/ 缺少分片 {file}</translation>
   </message>
   <message>
    <source>{folder}: 0 repeats in its name mean that it is not used.</source>
@@ -6070,7 +6066,7 @@
   </message>
   <message>
    <source>{path} cannot be used: {reason}.</source>
-   <translation type="unfinished" />
+   <translation>无法使用 {path}：{reason}。</translation>
   </message>
   <message>
    <source>{path} has {count} tensors of a kind that the tools do not know, for example {name}.</source>
@@ -6098,7 +6094,7 @@
   </message>
   <message>
    <source>{path} is a link to a file that is not there.</source>
-   <translation type="unfinished" />
+   <translation>{path} 是一个链接，指向的文件不存在。</translation>
   </message>
   <message>
    <source>{path} is in the way: it is no JSON.</source>
@@ -6166,7 +6162,7 @@
   </message>
   <message>
    <source>{summary} Choose the folder above it, with model_index.json.</source>
-   <translation type="unfinished" />
+   <translation>{summary}请选择它的上一级文件夹，也就是有 model_index.json 的那个。</translation>
   </message>
   <message>
    <source>{summary} It was downloaded from the hub.</source>
@@ -6254,7 +6250,7 @@
   </message>
   <message>
    <source>{why}.</source>
-   <translation type="unfinished" />
+   <translation>{why}。</translation>
   </message>
   <message>
    <source>{word} is not of the form key=value.</source>

@@ -283,10 +283,6 @@ def _base(path: Path, header: Header, found: layouts.Found) -> ModelFacts:
         path, "base", found.family, say("{family} model.", family=FAMILY_TITLES.get(family, "?")), parts=found.parts,
         in_channels=found.in_channels, averaged=found.averaged,
     )  # fmt: skip
-    if "unet" not in found.parts and found.averaged:
-        return replace(
-            facts, problem=say("Only the averaged weights (EMA) of the UNet are in this file. Convert it first.")
-        )
     if family not in TRAINABLE:
         return _other_family(facts)
     try:

@@ -1960,11 +1960,11 @@
   </message>
   <message>
    <source>0 puts the LoRAs side by side: exactly their sum, and their ranks add up. Otherwise the sum is cut to this rank.</source>
-   <translation type="unfinished" />
+   <translation>0 表示并排相加：结果正好是它们的和，秩也相加。其他数值会把和压缩到这个秩。</translation>
   </message>
   <message>
    <source>0.9 is usual (--amount 0.9).</source>
-   <translation type="unfinished" />
+   <translation>一般用 0.9（--amount 0.9）。</translation>
   </message>
   <message>
    <source>150 tokens</source>
@@ -1980,7 +1980,7 @@
   </message>
   <message>
    <source>2 keeps what is above half of the greatest singular value; 10 and more are usual.</source>
-   <translation type="unfinished" />
+   <translation>2 表示保留大于最大奇异值一半的部分；一般用 10 以上。</translation>
   </message>
   <message>
    <source>20 to 30 is usual.</source>
@@ -2016,11 +2016,11 @@
   </message>
   <message>
    <source>A + (B − C) × amount: what B learnt on top of C is added to A.</source>
-   <translation type="unfinished" />
+   <translation>A + (B − C) × 数值：把 B 相对于 C 学到的东西加到 A 上。</translation>
   </message>
   <message>
    <source>A .safetensors file.</source>
-   <translation type="unfinished" />
+   <translation>一个 .safetensors 文件。</translation>
   </message>
   <message>
    <source>A LoRA file to go on from, made by any of the usual programs. Empty starts fresh.</source>
@@ -2040,7 +2040,7 @@
   </message>
   <message>
    <source>A VAE file or folder (or a model that has one) to put in place of the model's.</source>
-   <translation type="unfinished" />
+   <translation>用来替换模型自带 VAE 的 VAE 文件或文件夹（也可以是带 VAE 的模型）。</translation>
   </message>
   <message>
    <source>A VAE file or folder to use in place of the model's own; empty keeps the model's.</source>
@@ -2048,7 +2048,7 @@
   </message>
   <message>
    <source>A VAE file to put into the new model.</source>
-   <translation type="unfinished" />
+   <translation>要放进新模型的 VAE 文件。</translation>
   </message>
   <message>
    <source>A VAE for {family} is needed here. {summary}</source>
@@ -2060,7 +2060,7 @@
   </message>
   <message>
    <source>A VAE is needed, {path} has none. {reason}</source>
-   <translation type="unfinished" />
+   <translation>需要一个 VAE，而 {path} 里没有。{reason}</translation>
   </message>
   <message>
    <source>A damaged entry of the cache is made again ({detail}).</source>
@@ -2068,7 +2068,7 @@
   </message>
   <message>
    <source>A diffusers folder cannot be made of this. {summary}</source>
-   <translation type="unfinished" />
+   <translation>它不能转成 diffusers 文件夹。{summary}</translation>
   </message>
   <message>
    <source>A file and a folder are needed: FILE --to FOLDER.</source>
@@ -2076,7 +2076,7 @@
   </message>
   <message>
    <source>A file became shorter while it was read: {reason}.</source>
-   <translation type="unfinished" />
+   <translation>读取时文件变短了：{reason}。</translation>
   </message>
   <message>
    <source>A file or folder with the text encoder of this kind of model, for a base model that has none; empty takes its own.</source>
@@ -2092,7 +2092,7 @@
   </message>
   <message>
    <source>A model file (.safetensors, .ckpt, .pt) or a diffusers folder.</source>
-   <translation type="unfinished" />
+   <translation>模型文件（.safetensors、.ckpt、.pt）或 diffusers 文件夹。</translation>
   </message>
   <message>
    <source>A name is needed that does not begin or end with a blank or end with a dot.</source>
@@ -2116,7 +2116,7 @@
   </message>
   <message>
    <source>A third one: its share is added, or with “difference” B is compared with it.</source>
-   <translation type="unfinished" />
+   <translation>第三个模型：加上它的份额；选“加差值”时，B 与它相比。</translation>
   </message>
   <message>
    <source>A {family} model is needed here. {summary}</source>
@@ -2124,7 +2124,7 @@
   </message>
   <message>
    <source>A × (1 − amount) + B × amount; with C also C × its amount.</source>
-   <translation type="unfinished" />
+   <translation>A × (1 − 数值) + B × 数值；有 C 时再加上 C × 它的数值。</translation>
   </message>
   <message>
    <source>Above 0 the UNet's convolutions learn too (“LoCon”): textures and small shapes come closer. 4 to 16 is usual.</source>
@@ -2172,7 +2172,7 @@
   </message>
   <message>
    <source>Add difference</source>
-   <translation type="unfinished" />
+   <translation>加差值</translation>
   </message>
   <message>
    <source>Add the rating</source>
@@ -2184,7 +2184,7 @@
   </message>
   <message>
    <source>All weights are 0: nothing is left to be merged.</source>
-   <translation type="unfinished" />
+   <translation>权重全是 0，没有可以合并的内容。</translation>
   </message>
   <message>
    <source>Alpha</source>
@@ -2200,19 +2200,19 @@
   </message>
   <message>
    <source>Amount</source>
-   <translation type="unfinished" />
+   <translation>数值</translation>
   </message>
   <message>
    <source>Amount of C</source>
-   <translation type="unfinished" />
+   <translation>C 的数值</translation>
   </message>
   <message>
    <source>Amounts by block</source>
-   <translation type="unfinished" />
+   <translation>分层数值</translation>
   </message>
   <message>
    <source>An entry cannot be called {name}.</source>
-   <translation type="unfinished" />
+   <translation>条目不能叫 {name}。</translation>
   </message>
   <message>
    <source>An entry of the cache was deleted or damaged while the run was using it ({detail}).</source>
@@ -2232,7 +2232,7 @@
   </message>
   <message>
    <source>As it is</source>
-   <translation type="unfinished" />
+   <translation>保持原样</translation>
   </message>
   <message>
    <source>As sd-scripts has it; .txt is read where there is no .caption.</source>
@@ -2244,7 +2244,7 @@
   </message>
   <message>
    <source>At least two LoRAs are needed to be merged.</source>
-   <translation type="unfinished" />
+   <translation>至少要有两个 LoRA 才能合并。</translation>
   </message>
   <message>
    <source>At the end</source>
@@ -2272,7 +2272,7 @@
   </message>
   <message>
    <source>Averaged weights</source>
-   <translation type="unfinished" />
+   <translation>平均权重（EMA）</translation>
   </message>
   <message>
    <source>Base model</source>
@@ -2448,11 +2448,11 @@
   </message>
   <message>
    <source>Choose another name, or switch on “Overwrite” (--overwrite).</source>
-   <translation type="unfinished" />
+   <translation>请换一个名字，或打开“覆盖”（--overwrite）。</translation>
   </message>
   <message>
    <source>Choose another name.</source>
-   <translation type="unfinished" />
+   <translation>请换一个名字。</translation>
   </message>
   <message>
    <source>Choose another optimiser, or run the doctor (gui.sh doctor, gui.bat doctor).</source>
@@ -2472,7 +2472,7 @@
   </message>
   <message>
    <source>Choose ranks by</source>
-   <translation type="unfinished" />
+   <translation>秩的选择方式</translation>
   </message>
   <message>
    <source>Choose text encoders of the same family, in the order in which it has them.</source>
@@ -2528,7 +2528,7 @@
   </message>
   <message>
    <source>Close other programs.</source>
-   <translation type="unfinished" />
+   <translation>请关闭其他程序。</translation>
   </message>
   <message>
    <source>Close programs that have it open, or change its rights; then resume the run.</source>
@@ -2548,7 +2548,7 @@
   </message>
   <message>
    <source>Comparing layers</source>
-   <translation type="unfinished" />
+   <translation>正在比较各层</translation>
   </message>
   <message>
    <source>Computes parts twice to save memory.</source>
@@ -2556,7 +2556,7 @@
   </message>
   <message>
    <source>Computes the hashes by which programs and sites know a file.</source>
-   <translation type="unfinished" />
+   <translation>计算各种程序和网站识别文件用的哈希值。</translation>
   </message>
   <message>
    <source>Continue from</source>
@@ -2564,7 +2564,7 @@
   </message>
   <message>
    <source>Convert</source>
-   <translation type="unfinished" />
+   <translation>转换</translation>
   </message>
   <message>
    <source>Convert it to a single file first (tools convert).</source>
@@ -2580,7 +2580,7 @@
   </message>
   <message>
    <source>Copy or download it again.</source>
-   <translation type="unfinished" />
+   <translation>请重新复制或下载。</translation>
   </message>
   <message>
    <source>Copy to</source>
@@ -2588,7 +2588,7 @@
   </message>
   <message>
    <source>Copying</source>
-   <translation type="unfinished" />
+   <translation>正在复制</translation>
   </message>
   <message>
    <source>Correct them under Optimiser, More arguments.</source>
@@ -2684,7 +2684,7 @@
   </message>
   <message>
    <source>Entries to write, each as key=value.</source>
-   <translation type="unfinished" />
+   <translation>要写入的条目，格式为 key=value。</translation>
   </message>
   <message>
    <source>Epochs</source>
@@ -2704,7 +2704,7 @@
   </message>
   <message>
    <source>Every layer gets the same rank.</source>
-   <translation type="unfinished" />
+   <translation>每一层的秩都相同。</translation>
   </message>
   <message>
    <source>Every learning rate is 0: nothing will be learnt.</source>
@@ -2720,7 +2720,7 @@
   </message>
   <message>
    <source>Every tensor keeps its precision.</source>
-   <translation type="unfinished" />
+   <translation>每个张量保持原来的精度。</translation>
   </message>
   <message>
    <source>Existing captions</source>
@@ -2736,7 +2736,7 @@
   </message>
   <message>
    <source>Extract a LoRA</source>
-   <translation type="unfinished" />
+   <translation>提取 LoRA</translation>
   </message>
   <message>
    <source>Failed: the LoRA did not learn what it should. {seconds:.0f} seconds.</source>
@@ -2764,7 +2764,7 @@
   </message>
   <message>
    <source>Files</source>
-   <translation type="unfinished" />
+   <translation>文件</translation>
   </message>
   <message>
    <source>Files left out: {count}, such as:
@@ -2782,7 +2782,7 @@
   </message>
   <message>
    <source>Fixed rank</source>
-   <translation type="unfinished" />
+   <translation>固定的秩</translation>
   </message>
   <message>
    <source>Folder</source>
@@ -2812,7 +2812,7 @@
   </message>
   <message>
    <source>For training on; a diffusers folder has no place for it.</source>
-   <translation type="unfinished" />
+   <translation>用于继续训练；diffusers 文件夹里放不下它。</translation>
   </message>
   <message>
    <source>Free some space and export again.</source>
@@ -2828,7 +2828,7 @@
   </message>
   <message>
    <source>Full precision.</source>
-   <translation type="unfinished" />
+   <translation>全精度。</translation>
   </message>
   <message>
    <source>Full precision; the one for a CPU.</source>
@@ -2880,15 +2880,15 @@
   </message>
   <message>
    <source>Half the size of fp32, read by every program.</source>
-   <translation type="unfinished" />
+   <translation>大小是 fp32 的一半，所有程序都能读。</translation>
   </message>
   <message>
    <source>Half the size, for newer programs and cards; coarser, but never too small for a value.</source>
-   <translation type="unfinished" />
+   <translation>大小减半，适合较新的程序和显卡；精细程度较低，但不会放不下数值。</translation>
   </message>
   <message>
    <source>Hashes</source>
-   <translation type="unfinished" />
+   <translation>哈希值</translation>
   </message>
   <message>
    <source>Height</source>
@@ -2900,11 +2900,11 @@
   </message>
   <message>
    <source>How each layer's new rank is chosen.</source>
-   <translation type="unfinished" />
+   <translation>怎样选择每层的新秩。</translation>
   </message>
   <message>
    <source>How each layer's rank is chosen.</source>
-   <translation type="unfinished" />
+   <translation>怎样选择每层的秩。</translation>
   </message>
   <message>
    <source>How many masks each picture gets: its opaque part, all of it, rectangles, brush strokes. Only an inpainting model uses them.</source>
@@ -2936,15 +2936,15 @@
   </message>
   <message>
    <source>How strongly it counts, as in a prompt.</source>
-   <translation type="unfinished" />
+   <translation>作用的强度，与提示词里的权重相同。</translation>
   </message>
   <message>
    <source>How the models are joined.</source>
-   <translation type="unfinished" />
+   <translation>模型的合并方式。</translation>
   </message>
   <message>
    <source>If it has no text encoder, extract the UNet only.</source>
-   <translation type="unfinished" />
+   <translation>如果它没有文本编码器，请只提取 UNet。</translation>
   </message>
   <message>
    <source>If memory is short, close other programs; with a graphics card, try the device cpu.</source>
@@ -2960,7 +2960,7 @@
   </message>
   <message>
    <source>Ignore changes below</source>
-   <translation type="unfinished" />
+   <translation>忽略小于此值的变化</translation>
   </message>
   <message>
    <source>Images</source>
@@ -2972,7 +2972,7 @@
   </message>
   <message>
    <source>In {path}, the tensor {name} of the {part} is missing or of another size.</source>
-   <translation type="unfinished" />
+   <translation>在 {path} 中，{part} 的张量 {name} 缺失或尺寸不对。</translation>
   </message>
   <message>
    <source>In {path}, the {part} cannot be used: {reason}.</source>
@@ -2996,7 +2996,7 @@
   </message>
   <message>
    <source>Is the disk full, write-protected or gone?</source>
-   <translation type="unfinished" />
+   <translation>磁盘是否已满、写保护或已断开？</translation>
   </message>
   <message>
    <source>It can be used for drawing in other programs; nothing is trained on it here.</source>
@@ -3008,7 +3008,7 @@
   </message>
   <message>
    <source>It has {names}.</source>
-   <translation type="unfinished" />
+   <translation>它有 {names}。</translation>
   </message>
   <message>
    <source>It is a LoRA of the kind {kind}; only plain ones (with convolutions too) can be continued.</source>
@@ -3028,7 +3028,7 @@
   </message>
   <message>
    <source>It was made for a model of other sizes.</source>
-   <translation type="unfinished" />
+   <translation>它是为另一种尺寸的模型做的。</translation>
   </message>
   <message>
    <source>Its rank</source>
@@ -3040,7 +3040,7 @@
   </message>
   <message>
    <source>Keep both</source>
-   <translation type="unfinished" />
+   <translation>两份都保留</translation>
   </message>
   <message>
    <source>Keep first tags</source>
@@ -3064,15 +3064,15 @@
   </message>
   <message>
    <source>Keeps the singular values above the greatest one divided by this (sv_ratio).</source>
-   <translation type="unfinished" />
+   <translation>保留大于“最大奇异值 ÷ 此数”的奇异值（sv_ratio）。</translation>
   </message>
   <message>
    <source>Keeps the singular values above this.</source>
-   <translation type="unfinished" />
+   <translation>保留大于此值的奇异值。</translation>
   </message>
   <message>
    <source>Known are LoRA (with convolutions, DoRA), LoHa, LoKr and full differences.</source>
-   <translation type="unfinished" />
+   <translation>认得的有 LoRA（含卷积、DoRA）、LoHa、LoKr 和完整差值。</translation>
   </message>
   <message>
    <source>Largest size of the shared cache folder; the longest unused entries go first.</source>
@@ -3080,7 +3080,7 @@
   </message>
   <message>
    <source>Layers whose greatest change is not above this are left out. 0 leaves out layers that are equal.</source>
-   <translation type="unfinished" />
+   <translation>最大变化不超过此值的层会被略去。0 只略去完全相同的层。</translation>
   </message>
   <message>
    <source>Learning rate</source>
@@ -3092,7 +3092,7 @@
   </message>
   <message>
    <source>Leave out</source>
-   <translation type="unfinished" />
+   <translation>去掉</translation>
   </message>
   <message>
    <source>Leave out &lt; &gt; : " / \ | ? * and reserved words.</source>
@@ -3132,7 +3132,7 @@
   </message>
   <message>
    <source>Like all other weights.</source>
-   <translation type="unfinished" />
+   <translation>与其他权重一样处理。</translation>
   </message>
   <message>
    <source>Limit weight norms</source>
@@ -3144,7 +3144,7 @@
   </message>
   <message>
    <source>LoHa, LoKr, DoRA and full differences can be merged into a model (bake) only.</source>
-   <translation type="unfinished" />
+   <translation>LoHa、LoKr、DoRA 和完整差值只能合并进模型（bake）。</translation>
   </message>
   <message>
    <source>LoRA</source>
@@ -3152,11 +3152,11 @@
   </message>
   <message>
    <source>LoRAs</source>
-   <translation type="unfinished" />
+   <translation>LoRA 列表</translation>
   </message>
   <message>
    <source>LoRAs can only be merged if they are made for models of the same sizes.</source>
-   <translation type="unfinished" />
+   <translation>只有为相同尺寸的模型做的 LoRA 才能合并。</translation>
   </message>
   <message>
    <source>Longer is a little slower.</source>
@@ -3208,7 +3208,7 @@
   </message>
   <message>
    <source>Make room, or write to another disk.</source>
-   <translation type="unfinished" />
+   <translation>请腾出空间，或写到别的磁盘。</translation>
   </message>
   <message>
    <source>Make room, then resume the run; every file and snapshot saved before is whole.</source>
@@ -3224,19 +3224,19 @@
   </message>
   <message>
    <source>Makes a LoRA of the difference between two models.</source>
-   <translation type="unfinished" />
+   <translation>把两个模型之间的差别做成一个 LoRA。</translation>
   </message>
   <message>
    <source>Makes a LoRA smaller and loses as little as can be.</source>
-   <translation type="unfinished" />
+   <translation>把 LoRA 变小，损失尽可能少。</translation>
   </message>
   <message>
    <source>Makes one LoRA of several.</source>
-   <translation type="unfinished" />
+   <translation>把几个 LoRA 合成一个。</translation>
   </message>
   <message>
    <source>Makes one model of two or three.</source>
-   <translation type="unfinished" />
+   <translation>把两三个模型合成一个。</translation>
   </message>
   <message>
    <source>Masks for inpainting</source>
@@ -3260,23 +3260,23 @@
   </message>
   <message>
    <source>Merge</source>
-   <translation type="unfinished" />
+   <translation>合并</translation>
   </message>
   <message>
    <source>Merge LoRAs into a model</source>
-   <translation type="unfinished" />
+   <translation>把 LoRA 合并进模型</translation>
   </message>
   <message>
    <source>Merge LoRAs with each other</source>
-   <translation type="unfinished" />
+   <translation>合并 LoRA</translation>
   </message>
   <message>
    <source>Merge models</source>
-   <translation type="unfinished" />
+   <translation>合并模型</translation>
   </message>
   <message>
    <source>Merging layers</source>
-   <translation type="unfinished" />
+   <translation>正在合并各层</translation>
   </message>
   <message>
    <source>Metadata</source>
@@ -3300,19 +3300,19 @@
   </message>
   <message>
    <source>Model A</source>
-   <translation type="unfinished" />
+   <translation>模型 A</translation>
   </message>
   <message>
    <source>Model B</source>
-   <translation type="unfinished" />
+   <translation>模型 B</translation>
   </message>
   <message>
    <source>Model C</source>
-   <translation type="unfinished" />
+   <translation>模型 C</translation>
   </message>
   <message>
    <source>Model files of any kind.</source>
-   <translation type="unfinished" />
+   <translation>任何种类的模型文件。</translation>
   </message>
   <message>
    <source>More arguments</source>
@@ -3348,7 +3348,7 @@
   </message>
   <message>
    <source>Names of entries to take out; * stands for anything.</source>
-   <translation type="unfinished" />
+   <translation>要去掉的条目名；* 代表任意内容。</translation>
   </message>
   <message>
    <source>Negative prompt</source>
@@ -3364,7 +3364,7 @@
   </message>
   <message>
    <source>New rank</source>
-   <translation type="unfinished" />
+   <translation>新的秩</translation>
   </message>
   <message>
    <source>New tags follow the caption; tags it already has are not repeated.</source>
@@ -3428,7 +3428,7 @@
   </message>
   <message>
    <source>None of the {count} layers of {path} has a place in the model, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 的 {count} 层在模型里都找不到位置，例如 {name}。</translation>
   </message>
   <message>
    <source>Nothing is written.</source>
@@ -3444,7 +3444,7 @@
   </message>
   <message>
    <source>Numbers from 0 to 1 are usual.</source>
-   <translation type="unfinished" />
+   <translation>一般用 0 到 1 的数。</translation>
   </message>
   <message>
    <source>Numbers in the file. fp16 is half the size and works everywhere.</source>
@@ -3456,7 +3456,7 @@
   </message>
   <message>
    <source>Of the new file; computed is in fp32.</source>
-   <translation type="unfinished" />
+   <translation>新文件的精度；计算总是用 fp32。</translation>
   </message>
   <message>
    <source>Of the picture.</source>
@@ -3464,7 +3464,7 @@
   </message>
   <message>
    <source>Of the weights. What is no weight of the model keeps its precision.</source>
-   <translation type="unfinished" />
+   <translation>权重的精度。不属于模型权重的内容保持原来的精度。</translation>
   </message>
   <message>
    <source>Older files of this run are deleted; 0 keeps all. The final file always stays.</source>
@@ -3496,7 +3496,7 @@
   </message>
   <message>
    <source>Other VAE</source>
-   <translation type="unfinished" />
+   <translation>另一个 VAE</translation>
   </message>
   <message>
    <source>Output</source>
@@ -3512,11 +3512,11 @@
   </message>
   <message>
    <source>Overwrite</source>
-   <translation type="unfinished" />
+   <translation>覆盖</translation>
   </message>
   <message>
    <source>Own amounts for the UNet's blocks: a list (SD 1 and 2: 25 numbers IN00 to OUT11, or 26 with BASE in front; SDXL: 19 or 20), or names such as IN04=0.3, M00=0, OUT05=1. BASE is all that is no block.</source>
-   <translation type="unfinished" />
+   <translation>给 UNet 各块单独的数值：一串数（SD 1 和 2：IN00 到 OUT11 共 25 个，前面加 BASE 则 26 个；SDXL：19 或 20 个），或者写名字，如 IN04=0.3, M00=0, OUT05=1。BASE 是块以外的一切。</translation>
   </message>
   <message>
    <source>Own character threshold for each picture</source>
@@ -3528,7 +3528,7 @@
   </message>
   <message>
    <source>Parts</source>
-   <translation type="unfinished" />
+   <translation>部分</translation>
   </message>
   <message>
    <source>Passed: it learnt the emblem and forgot nothing else. {seconds:.0f} seconds.</source>
@@ -3624,19 +3624,19 @@
   </message>
   <message>
    <source>Rank of convolutions</source>
-   <translation type="unfinished" />
+   <translation>卷积的秩</translation>
   </message>
   <message>
    <source>Ratio to the greatest</source>
-   <translation type="unfinished" />
+   <translation>与最大值的比</translation>
   </message>
   <message>
    <source>Reading</source>
-   <translation type="unfinished" />
+   <translation>正在读取</translation>
   </message>
   <message>
    <source>Reading or writing failed</source>
-   <translation type="unfinished" />
+   <translation>读写失败</translation>
   </message>
   <message>
    <source>Reads brackets in captions as prompts do: (word) counts more, [word] less, (word:1.3) just so.</source>
@@ -3668,15 +3668,15 @@
   </message>
   <message>
    <source>Replaces the output if it exists; otherwise that is refused.</source>
-   <translation type="unfinished" />
+   <translation>输出已存在时替换它；不打开则拒绝。</translation>
   </message>
   <message>
    <source>Resize a LoRA</source>
-   <translation type="unfinished" />
+   <translation>调整 LoRA 大小</translation>
   </message>
   <message>
    <source>Resizing layers</source>
-   <translation type="unfinished" />
+   <translation>正在调整各层</translation>
   </message>
   <message>
    <source>Resolution</source>
@@ -3772,7 +3772,7 @@
   </message>
   <message>
    <source>Second text encoder weight</source>
-   <translation type="unfinished" />
+   <translation>第二文本编码器权重</translation>
   </message>
   <message>
    <source>Seed</source>
@@ -3788,7 +3788,7 @@
   </message>
   <message>
    <source>Set</source>
-   <translation type="unfinished" />
+   <translation>设置</translation>
   </message>
   <message>
    <source>Set 2 or more, or cosine.</source>
@@ -3836,7 +3836,7 @@
   </message>
   <message>
    <source>Share of the length</source>
-   <translation type="unfinished" />
+   <translation>长度的比例</translation>
   </message>
   <message>
    <source>Share of the run in which the rate rises from zero; 0.05 is five per cent.</source>
@@ -3844,7 +3844,7 @@
   </message>
   <message>
    <source>Share of the sum</source>
-   <translation type="unfinished" />
+   <translation>总和的比例</translation>
   </message>
   <message>
    <source>Share of the update that is switched off at random in each step. 0 to 0.3; helps a little against overfitting.</source>
@@ -3860,7 +3860,7 @@
   </message>
   <message>
    <source>Shows and changes what a file says about itself.</source>
-   <translation type="unfinished" />
+   <translation>查看和修改文件自带的说明。</translation>
   </message>
   <message>
    <source>Shows each picture mirrored half of the time. Not for asymmetric subjects.</source>
@@ -3904,11 +3904,11 @@
   </message>
   <message>
    <source>So much metadata ({size} MB) is not read by programs.</source>
-   <translation type="unfinished" />
+   <translation>这么多元数据（{size} MB），程序不会读。</translation>
   </message>
   <message>
    <source>Some checkpoints hold the UNet a second time, averaged over the training (EMA).</source>
-   <translation type="unfinished" />
+   <translation>有些模型里还有一份 UNet，是训练过程中的平均值（EMA）。</translation>
   </message>
   <message>
    <source>Spaces for underscores</source>
@@ -3944,7 +3944,7 @@
   </message>
   <message>
    <source>Strip private entries</source>
-   <translation type="unfinished" />
+   <translation>去掉隐私条目</translation>
   </message>
   <message>
    <source>Such a model needs its own tokenizer: give it as a diffusers folder.</source>
@@ -3984,11 +3984,11 @@
   </message>
   <message>
    <source>Take A's</source>
-   <translation type="unfinished" />
+   <translation>用 A 的</translation>
   </message>
   <message>
    <source>Take instead</source>
-   <translation type="unfinished" />
+   <translation>改用它</translation>
   </message>
   <message>
    <source>Take them out of one of the folders.</source>
@@ -3996,7 +3996,7 @@
   </message>
   <message>
    <source>Takes out what tells of your folders, captions and name.</source>
-   <translation type="unfinished" />
+   <translation>去掉会透露你的文件夹、标注和名字的内容。</translation>
   </message>
   <message>
    <source>Teaches words, not looks.</source>
@@ -4020,15 +4020,15 @@
   </message>
   <message>
    <source>Text encoder weight</source>
-   <translation type="unfinished" />
+   <translation>文本编码器权重</translation>
   </message>
   <message>
    <source>Text encoders that did not change are left out by themselves.</source>
-   <translation type="unfinished" />
+   <translation>没有变化的文本编码器会自动略去。</translation>
   </message>
   <message>
    <source>That needs a base model. {summary}</source>
-   <translation type="unfinished" />
+   <translation>这需要一个底模。{summary}</translation>
   </message>
   <message>
    <source>The LoRA and everything about its run: {folder}</source>
@@ -4036,19 +4036,23 @@
   </message>
   <message>
    <source>The LoRA to make smaller.</source>
-   <translation type="unfinished" />
+   <translation>要变小的 LoRA。</translation>
   </message>
   <message>
    <source>The LoRA's file.</source>
-   <translation type="unfinished" />
+   <translation>LoRA 的文件。</translation>
   </message>
   <message>
    <source>The LoRAs and their weights.</source>
-   <translation type="unfinished" />
+   <translation>LoRA 和它们的权重。</translation>
   </message>
   <message>
    <source>The LoRAs are for different families ({listed}).</source>
-   <translation type="unfinished" />
+   <translation>这些 LoRA 属于不同的模型系列（{listed}）。</translation>
+  </message>
+  <message>
+   <source>The UNet alone</source>
+   <translation>只看 UNet</translation>
   </message>
   <message>
    <source>The UNet alone saves memory and time, and costs likeness.</source>
@@ -4064,7 +4068,7 @@
   </message>
   <message>
    <source>The UNet's averaged weights were taken.</source>
-   <translation type="unfinished" />
+   <translation>已采用 UNet 的平均权重。</translation>
   </message>
   <message>
    <source>The UNet's own learning rate; empty takes the one above.</source>
@@ -4072,11 +4076,11 @@
   </message>
   <message>
    <source>The VAE {path} has other sizes than the model's: {count} tensors differ, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>VAE {path} 的尺寸与模型的不同：有 {count} 个张量不一样，例如 {name}。</translation>
   </message>
   <message>
    <source>The VAE {path} is for another kind of model: its latents have not 4 channels.</source>
-   <translation type="unfinished" />
+   <translation>VAE {path} 属于另一类模型：它的潜变量不是 4 通道。</translation>
   </message>
   <message>
    <source>The WebUI answered with error {code}; press its own refresh button.</source>
@@ -4096,11 +4100,11 @@
   </message>
   <message>
    <source>The averaged UNet takes the place of the other one.</source>
-   <translation type="unfinished" />
+   <translation>用平均后的 UNet 代替原来的。</translation>
   </message>
   <message>
    <source>The averaged weights in {path} lack {count} of the UNet's, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 的平均权重缺少 UNet 的 {count} 个张量，例如 {name}。</translation>
   </message>
   <message>
    <source>The cache can't be written ({detail}).</source>
@@ -4148,7 +4152,7 @@
   </message>
   <message>
    <source>The disk of {folder} has {free} MB free, {needed} MB are needed.</source>
-   <translation type="unfinished" />
+   <translation>{folder} 所在的磁盘剩余 {free} MB，需要 {needed} MB。</translation>
   </message>
   <message>
    <source>The disk of {folder} is full; nothing was replaced.</source>
@@ -4172,7 +4176,7 @@
   </message>
   <message>
    <source>The file gets smaller; pictures stay the same.</source>
-   <translation type="unfinished" />
+   <translation>文件变小，画出来的图不变。</translation>
   </message>
   <message>
    <source>The file is cut short ({reason}): the download or copy is not complete. Download it again.</source>
@@ -4200,7 +4204,7 @@
   </message>
   <message>
    <source>The first model. What the others lack is taken from it.</source>
-   <translation type="unfinished" />
+   <translation>第一个模型。其他模型没有的内容取自它。</translation>
   </message>
   <message>
    <source>The folder of your WebUI or ComfyUI: the final LoRA is placed in its models. Empty copies nothing.</source>
@@ -4224,11 +4228,11 @@
   </message>
   <message>
    <source>The layer {name} has different sizes in {files} ({sizes}).</source>
-   <translation type="unfinished" />
+   <translation>层 {name} 在 {files} 中的尺寸不同（{sizes}）。</translation>
   </message>
   <message>
    <source>The layer {name} of {path} ({given}) does not fit the model's weight of {shape}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 的层 {name}（{given}）与模型的权重 {shape} 不符。</translation>
   </message>
   <message>
    <source>The length was {before} epochs and is now {after} epochs.</source>
@@ -4248,11 +4252,11 @@
   </message>
   <message>
    <source>The model after it, of the same family.</source>
-   <translation type="unfinished" />
+   <translation>训练之后的模型，要属于同一系列。</translation>
   </message>
   <message>
    <source>The model before the training.</source>
-   <translation type="unfinished" />
+   <translation>训练之前的模型。</translation>
   </message>
   <message>
    <source>The model file {path} became shorter while it was read.</source>
@@ -4280,7 +4284,7 @@
   </message>
   <message>
    <source>The model that the LoRAs are made for.</source>
-   <translation type="unfinished" />
+   <translation>这些 LoRA 所针对的模型。</translation>
   </message>
   <message>
    <source>The model to train on: one file, a diffusers folder, or an id on the Hugging Face hub (owner/name). Stable Diffusion 1.x, 2.x or SDXL.</source>
@@ -4296,15 +4300,15 @@
   </message>
   <message>
    <source>The models are of different families ({listed}).</source>
-   <translation type="unfinished" />
+   <translation>这些模型属于不同的系列（{listed}）。</translation>
   </message>
   <message>
    <source>The models do not differ in the {count} layers that were compared.</source>
-   <translation type="unfinished" />
+   <translation>比较过的 {count} 层里，两个模型没有差别。</translation>
   </message>
   <message>
    <source>The models predict different things ({listed}); a mixture of them draws noise.</source>
-   <translation type="unfinished" />
+   <translation>这些模型预测的对象不同（{listed}），混合后只会画出噪声。</translation>
   </message>
   <message>
    <source>The name is empty, or begins or ends with a blank or a dot.</source>
@@ -4332,11 +4336,11 @@
   </message>
   <message>
    <source>The new LoRA, .safetensors.</source>
-   <translation type="unfinished" />
+   <translation>新的 LoRA，.safetensors 格式。</translation>
   </message>
   <message>
    <source>The new model, .safetensors or .ckpt.</source>
-   <translation type="unfinished" />
+   <translation>新的模型，.safetensors 或 .ckpt 格式。</translation>
   </message>
   <message>
    <source>The new preview prompts can not be used ({reason}).</source>
@@ -4344,7 +4348,7 @@
   </message>
   <message>
    <source>The new rank, or the most that the rule may choose.</source>
-   <translation type="unfinished" />
+   <translation>新的秩，或规则最多可选的秩。</translation>
   </message>
   <message>
    <source>The next run starts at once.</source>
@@ -4356,7 +4360,7 @@
   </message>
   <message>
    <source>The number that belongs to the rule: a share from 0 to 1 (0.9 is usual), a ratio above 1, or a threshold. A fixed rank does not use it.</source>
-   <translation type="unfinished" />
+   <translation>规则所用的数：0 到 1 的比例（一般 0.9）、大于 1 的比值，或阈值。固定的秩不用它。</translation>
   </message>
   <message>
    <source>The old ones stay.</source>
@@ -4368,11 +4372,11 @@
   </message>
   <message>
    <source>The output is the file that is read: {path}.</source>
-   <translation type="unfinished" />
+   <translation>输出就是要读取的文件：{path}。</translation>
   </message>
   <message>
    <source>The output {path} should end in {suffixes}.</source>
-   <translation type="unfinished" />
+   <translation>输出 {path} 的结尾应为 {suffixes}。</translation>
   </message>
   <message>
    <source>The picture's own seed.</source>
@@ -4388,7 +4392,7 @@
   </message>
   <message>
    <source>The rank of each layer, or the most that the rule may choose.</source>
-   <translation type="unfinished" />
+   <translation>每层的秩，或规则最多可选的秩。</translation>
   </message>
   <message>
    <source>The routine for attention. SDPA comes with PyTorch and is right for nearly everybody.</source>
@@ -4400,15 +4404,15 @@
   </message>
   <message>
    <source>The rule ratio needs a number above 1, not {amount}.</source>
-   <translation type="unfinished" />
+   <translation>规则 ratio 需要大于 1 的数，而不是 {amount}。</translation>
   </message>
   <message>
    <source>The rule threshold needs a number above 0, not {amount}.</source>
-   <translation type="unfinished" />
+   <translation>规则 threshold 需要大于 0 的数，而不是 {amount}。</translation>
   </message>
   <message>
    <source>The rule {rule} needs a share above 0 and up to 1, not {amount}.</source>
-   <translation type="unfinished" />
+   <translation>规则 {rule} 需要大于 0、不超过 1 的比例，而不是 {amount}。</translation>
   </message>
   <message>
    <source>The run file cannot be used ({count} problems):
@@ -4446,11 +4450,11 @@
   </message>
   <message>
    <source>The same for 3×3 convolutions; 0 leaves them out, as a plain LoRA does.</source>
-   <translation type="unfinished" />
+   <translation>3×3 卷积的秩；0 表示不要卷积，与普通 LoRA 一样。</translation>
   </message>
   <message>
    <source>The same for 3×3 convolutions; 0 takes the rank.</source>
-   <translation type="unfinished" />
+   <translation>3×3 卷积的秩；0 表示与上面的秩相同。</translation>
   </message>
   <message>
    <source>The same for characters, never under 0.15.</source>
@@ -4476,7 +4480,7 @@
   </message>
   <message>
    <source>The second model, of the same family.</source>
-   <translation type="unfinished" />
+   <translation>第二个模型，要属于同一系列。</translation>
   </message>
   <message>
    <source>The second text encoder is missing in this model. Choose the full version of it.</source>
@@ -4484,11 +4488,11 @@
   </message>
   <message>
    <source>The share of B, or of the difference.</source>
-   <translation type="unfinished" />
+   <translation>B 或差值所占的份额。</translation>
   </message>
   <message>
    <source>The share of C in a weighted sum of three.</source>
-   <translation type="unfinished" />
+   <translation>三个模型加权求和时 C 的份额。</translation>
   </message>
   <message>
    <source>The shortest side is longer than the longest side.</source>
@@ -4496,11 +4500,11 @@
   </message>
   <message>
    <source>The smallest rank that keeps this share of each layer's length (sv_fro).</source>
-   <translation type="unfinished" />
+   <translation>能保留每层长度这一比例的最小的秩（sv_fro）。</translation>
   </message>
   <message>
    <source>The smallest rank whose singular values make up this share of their sum.</source>
-   <translation type="unfinished" />
+   <translation>奇异值达到总和这一比例的最小的秩。</translation>
   </message>
   <message>
    <source>The snapshot before it is used.</source>
@@ -4517,6 +4521,10 @@
   <message>
    <source>The stored scores cannot be used ({reason}).</source>
    <translation>存下的分数不能用（{reason}）。</translation>
+  </message>
+  <message>
+   <source>The text encoder alone</source>
+   <translation>只看文本编码器</translation>
   </message>
   <message>
    <source>The text encoder helps a new word to stick.</source>
@@ -4544,15 +4552,15 @@
   </message>
   <message>
    <source>The tool bake puts LoRAs into a model, join puts LoRAs together.</source>
-   <translation type="unfinished" />
+   <translation>把 LoRA 合并进模型用 bake，把 LoRA 合在一起用 join。</translation>
   </message>
   <message>
    <source>The tool convert makes one of a .ckpt or .pt file.</source>
-   <translation type="unfinished" />
+   <translation>工具 convert 可以把 .ckpt 或 .pt 文件转过来。</translation>
   </message>
   <message>
    <source>The trained model lacks {count} weights of the base model, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>训练后的模型缺少底模的 {count} 个权重，例如 {name}。</translation>
   </message>
   <message>
    <source>The training failed ({reason}).</source>
@@ -4572,19 +4580,19 @@
   </message>
   <message>
    <source>The weight in SDXL's second text encoder; empty takes the text encoder's.</source>
-   <translation type="unfinished" />
+   <translation>在 SDXL 第二文本编码器里的权重；留空则与文本编码器相同。</translation>
   </message>
   <message>
    <source>The weight in the UNet; empty takes the first.</source>
-   <translation type="unfinished" />
+   <translation>在 UNet 里的权重；留空则用第一个权重。</translation>
   </message>
   <message>
    <source>The weight in the text encoder; empty takes the first.</source>
-   <translation type="unfinished" />
+   <translation>在文本编码器里的权重；留空则用第一个权重。</translation>
   </message>
   <message>
    <source>The weight {name} is {base} in the base model and {tuned} in the trained one.</source>
-   <translation type="unfinished" />
+   <translation>权重 {name} 在底模里是 {base}，在训练后的模型里是 {tuned}。</translation>
   </message>
   <message>
    <source>The worker could not be started ({reason}).</source>
@@ -4596,11 +4604,11 @@
   </message>
   <message>
    <source>There are no averaged weights (EMA) in {path}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 里没有平均权重（EMA）。</translation>
   </message>
   <message>
    <source>There are no entries.</source>
-   <translation type="unfinished" />
+   <translation>没有任何条目。</translation>
   </message>
   <message>
    <source>There are no pictures in the folders that were named.</source>
@@ -4616,15 +4624,15 @@
   </message>
   <message>
    <source>There is a file or folder of this name: {path}.</source>
-   <translation type="unfinished" />
+   <translation>已经有这个名字的文件或文件夹：{path}。</translation>
   </message>
   <message>
    <source>There is a folder of this name: {path}.</source>
-   <translation type="unfinished" />
+   <translation>已经有这个名字的文件夹：{path}。</translation>
   </message>
   <message>
    <source>There is an amount of C, but no model C.</source>
-   <translation type="unfinished" />
+   <translation>给了 C 的数值，却没有模型 C。</translation>
   </message>
   <message>
    <source>There is no UNet in this model.</source>
@@ -4644,7 +4652,7 @@
   </message>
   <message>
    <source>There is no block {name} in this model.</source>
-   <translation type="unfinished" />
+   <translation>这个模型里没有块 {name}。</translation>
   </message>
   <message>
    <source>There is no device {name} that PyTorch can use.</source>
@@ -4652,7 +4660,7 @@
   </message>
   <message>
    <source>There is no entry {name} in the file.</source>
-   <translation type="unfinished" />
+   <translation>文件里没有条目 {name}。</translation>
   </message>
   <message>
    <source>There is no file or folder {path}.</source>
@@ -4664,7 +4672,7 @@
   </message>
   <message>
    <source>There is no file {path}.</source>
-   <translation type="unfinished" />
+   <translation>没有文件 {path}。</translation>
   </message>
   <message>
    <source>There is no folder {folder}.</source>
@@ -4716,7 +4724,7 @@
   </message>
   <message>
    <source>There is not enough memory for this.</source>
-   <translation type="unfinished" />
+   <translation>内存不够。</translation>
   </message>
   <message>
    <source>There was not enough memory.</source>
@@ -4902,7 +4910,7 @@
   </message>
   <message>
    <source>Threshold</source>
-   <translation type="unfinished" />
+   <translation>阈值</translation>
   </message>
   <message>
    <source>Title</source>
@@ -4910,7 +4918,7 @@
   </message>
   <message>
    <source>To add a difference three models are needed: A + (B − C) × amount.</source>
-   <translation type="unfinished" />
+   <translation>加差值需要三个模型：A + (B − C) × 数值。</translation>
   </message>
   <message>
    <source>Train</source>
@@ -4918,7 +4926,7 @@
   </message>
   <message>
    <source>Trained model</source>
-   <translation type="unfinished" />
+   <translation>训练后的模型</translation>
   </message>
   <message>
    <source>Training</source>
@@ -4974,11 +4982,11 @@
   </message>
   <message>
    <source>UNet weight</source>
-   <translation type="unfinished" />
+   <translation>UNet 权重</translation>
   </message>
   <message>
    <source>Unchanged.</source>
-   <translation type="unfinished" />
+   <translation>保持不变。</translation>
   </message>
   <message>
    <source>Undesired tags</source>
@@ -5038,7 +5046,7 @@
   </message>
   <message>
    <source>Weight</source>
-   <translation type="unfinished" />
+   <translation>权重</translation>
   </message>
   <message>
    <source>Weighted captions</source>
@@ -5046,15 +5054,15 @@
   </message>
   <message>
    <source>Weighted sum</source>
-   <translation type="unfinished" />
+   <translation>加权求和</translation>
   </message>
   <message>
    <source>What a LoRA for this model is called is not known. {summary}</source>
-   <translation type="unfinished" />
+   <translation>不清楚这种模型的 LoRA 各层叫什么。{summary}</translation>
   </message>
   <message>
    <source>What computes: cpu, or a graphics card (auto, cuda:0), which is several times as fast.</source>
-   <translation type="unfinished" />
+   <translation>用什么计算：cpu，或快好几倍的显卡（auto、cuda:0）。</translation>
   </message>
   <message>
    <source>What happens to a picture that has a caption already. Whatever changes a caption copies it first to captions_backup beside the pictures.</source>
@@ -5062,7 +5070,7 @@
   </message>
   <message>
    <source>What happens with the VAEs inside the models. Mixing different ones makes pictures pale.</source>
-   <translation type="unfinished" />
+   <translation>模型里的 VAE 怎么处理。混合不同的 VAE 会让画面发灰。</translation>
   </message>
   <message>
    <source>What is trained. A LoRA is a small file that changes the base model while it is loaded.</source>
@@ -5094,7 +5102,7 @@
   </message>
   <message>
    <source>Where to look for differences.</source>
-   <translation type="unfinished" />
+   <translation>在哪些部分里找差别。</translation>
   </message>
   <message>
    <source>Where to train: auto takes the first graphics card, else the CPU; or a card by its name.</source>
@@ -5102,11 +5110,11 @@
   </message>
   <message>
    <source>Where to write the changed file; empty changes the file itself.</source>
-   <translation type="unfinished" />
+   <translation>修改后的文件写到哪里；留空则直接改原文件。</translation>
   </message>
   <message>
    <source>Where to write. A name that ends in neither .safetensors nor .ckpt becomes a diffusers folder.</source>
-   <translation type="unfinished" />
+   <translation>写到哪里。结尾既不是 .safetensors 也不是 .ckpt 的名字会成为 diffusers 文件夹。</translation>
   </message>
   <message>
    <source>Whether the LoRA that is continued keeps its rank and alpha, or gets those set here.</source>
@@ -5166,7 +5174,7 @@
   </message>
   <message>
    <source>Write bf16 or fp32.</source>
-   <translation type="unfinished" />
+   <translation>请写成 bf16 或 fp32。</translation>
   </message>
   <message>
    <source>Write format = {newest} in its first line.</source>
@@ -5190,11 +5198,11 @@
   </message>
   <message>
    <source>Writes a model in another format or precision, without its averaged weights, or with another VAE.</source>
-   <translation type="unfinished" />
+   <translation>把模型写成另一种格式或精度，去掉平均权重，或换一个 VAE。</translation>
   </message>
   <message>
    <source>Writes a model that has LoRAs built in.</source>
-   <translation type="unfinished" />
+   <translation>写出内含 LoRA 的模型。</translation>
   </message>
   <message>
    <source>Writes long hair for long_hair, as most guides do. Faces such as ^_^ keep theirs.</source>
@@ -5206,7 +5214,7 @@
   </message>
   <message>
    <source>Writing</source>
-   <translation type="unfinished" />
+   <translation>正在写入</translation>
   </message>
   <message>
    <source>Written into the file if you wish.</source>
@@ -5706,11 +5714,11 @@
   </message>
   <message>
    <source>{count} LoRAs merged into {path}: {layers} layers, ranks up to {rank}.</source>
-   <translation type="unfinished" />
+   <translation>{count} 个 LoRA 已合并到 {path}：{layers} 层，秩最大 {rank}。</translation>
   </message>
   <message>
    <source>{count} averaged weights (EMA) were left out.</source>
-   <translation type="unfinished" />
+   <translation>去掉了 {count} 个平均权重（EMA）。</translation>
   </message>
   <message>
    <source>{count} bytes are missing at its end</source>
@@ -5726,43 +5734,43 @@
   </message>
   <message>
    <source>{count} of {total} layers are equal in both models and were left out.</source>
-   <translation type="unfinished" />
+   <translation>{total} 层中有 {count} 层在两个模型里相同，已略去。</translation>
   </message>
   <message>
    <source>{count} of {total} layers of {name} have no place in the model and were left out, for example {layer}.</source>
-   <translation type="unfinished" />
+   <translation>{name} 的 {total} 层中有 {count} 层在模型里没有位置，已略去，例如 {layer}。</translation>
   </message>
   <message>
    <source>{count} of {total} layers of {path} are not those of a plain LoRA, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 的 {total} 层中有 {count} 层不是普通 LoRA 的层，例如 {name}。</translation>
   </message>
   <message>
    <source>{count} tensors merged into {path}.</source>
-   <translation type="unfinished" />
+   <translation>{count} 个张量已合并到 {path}。</translation>
   </message>
   <message>
    <source>{count} tensors of {label} have other sizes than in {first}, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>{label} 有 {count} 个张量的尺寸与{first}不同，例如 {name}。</translation>
   </message>
   <message>
    <source>{count} tensors written to {path}.</source>
-   <translation type="unfinished" />
+   <translation>{count} 个张量已写入 {path}。</translation>
   </message>
   <message>
    <source>{count} weights are not in {label} and were taken from Model A, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>{label} 没有 {count} 个权重，已取自模型 A，例如 {name}。</translation>
   </message>
   <message>
    <source>{count} weights changed, written to {path}.</source>
-   <translation type="unfinished" />
+   <translation>改动了 {count} 个权重，已写入 {path}。</translation>
   </message>
   <message>
    <source>{count} weights of {label} have no place in Model A and were left out, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>{label} 的 {count} 个权重在模型 A 里没有位置，已略去，例如 {name}。</translation>
   </message>
   <message>
    <source>{entry} is not of the form key=value.</source>
-   <translation type="unfinished" />
+   <translation>{entry} 不是 key=value 的格式。</translation>
   </message>
   <message>
    <source>{family} has one text encoder.</source>
@@ -5958,7 +5966,7 @@
   </message>
   <message>
    <source>{given} amounts were given; this model has {count} blocks ({first} to {last}), so {count} or {more} are needed.</source>
-   <translation type="unfinished" />
+   <translation>给了 {given} 个数值；这个模型有 {count} 块（{first} 到 {last}），所以需要 {count} 或 {more} 个。</translation>
   </message>
   <message>
    <source>{id} cannot be stored ({reason}). {file}</source>
@@ -6002,7 +6010,7 @@
   </message>
   <message>
    <source>{label} is missing.</source>
-   <translation type="unfinished" />
+   <translation>缺少：{label}。</translation>
   </message>
   <message>
    <source>{name} cannot be a file name on Windows.</source>
@@ -6010,7 +6018,7 @@
   </message>
   <message>
    <source>{name} has values up to {most}, too large for fp16.</source>
-   <translation type="unfinished" />
+   <translation>{name} 的数值最大到 {most}，fp16 放不下。</translation>
   </message>
   <message>
    <source>{name} is missing</source>
@@ -6038,7 +6046,7 @@
   </message>
   <message>
    <source>{path} cannot be converted. {reason}</source>
-   <translation type="unfinished" />
+   <translation>{path} 不能转换。{reason}</translation>
   </message>
   <message>
    <source>{path} cannot be exported: {reason}</source>
@@ -6050,7 +6058,7 @@
   </message>
   <message>
    <source>{path} cannot be read as a folder. {summary}</source>
-   <translation type="unfinished" />
+   <translation>{path} 不能作为文件夹读取。{summary}</translation>
   </message>
   <message>
    <source>{path} cannot be read: {reason}.</source>
@@ -6070,7 +6078,7 @@
   </message>
   <message>
    <source>{path} has {count} tensors of a kind that the tools do not know, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 有 {count} 个工具不认识的张量，例如 {name}。</translation>
   </message>
   <message>
    <source>{path} holds something else than notes on a model.</source>
@@ -6078,7 +6086,7 @@
   </message>
   <message>
    <source>{path} is a LoRA for {family}, the model is {wanted}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 是 {family} 的 LoRA，而模型是 {wanted}。</translation>
   </message>
   <message>
    <source>{path} is a file, not a folder.</source>
@@ -6086,7 +6094,7 @@
   </message>
   <message>
    <source>{path} is a folder; metadata is in the header of a .safetensors file.</source>
-   <translation type="unfinished" />
+   <translation>{path} 是文件夹；元数据在 .safetensors 文件的文件头里。</translation>
   </message>
   <message>
    <source>{path} is a folder; these programs want one file.</source>
@@ -6098,11 +6106,11 @@
   </message>
   <message>
    <source>{path} is in the way: it is no JSON.</source>
-   <translation type="unfinished" />
+   <translation>{path} 挡住了：它不是 JSON。</translation>
   </message>
   <message>
    <source>{path} is no safetensors file, and only these have metadata.</source>
-   <translation type="unfinished" />
+   <translation>{path} 不是 safetensors 文件，只有这种文件才有元数据。</translation>
   </message>
   <message>
    <source>{path} is not a run file: {reason}.</source>
@@ -6118,23 +6126,23 @@
   </message>
   <message>
    <source>{path} says another hash of itself in its header: its weights were changed since.</source>
-   <translation type="unfinished" />
+   <translation>{path} 的文件头里写的是另一个哈希值：权重在那之后被改过。</translation>
   </message>
   <message>
    <source>{path}: ranks {least} to {greatest}, {mean} on average; {kept} % of the change's length is left, {size} of the size.</source>
-   <translation type="unfinished" />
+   <translation>{path}：秩 {least} 到 {greatest}，平均 {mean}；保留了变化长度的 {kept} %，文件大小为原来的 {size}。</translation>
   </message>
   <message>
    <source>{path}: {count} layers, ranks {least} to {greatest}; {kept} % of the difference's length is in it.</source>
-   <translation type="unfinished" />
+   <translation>{path}：{count} 层，秩 {least} 到 {greatest}；包含差别长度的 {kept} %。</translation>
   </message>
   <message>
    <source>{path}: {reason}.</source>
-   <translation type="unfinished" />
+   <translation>{path}：{reason}。</translation>
   </message>
   <message>
    <source>{path}: {written} entries written, {removed} taken out.</source>
-   <translation type="unfinished" />
+   <translation>{path}：写入 {written} 个条目，去掉 {removed} 个。</translation>
   </message>
   <message>
    <source>{program} has no folder for this. {summary}</source>
@@ -6174,7 +6182,7 @@
   </message>
   <message>
    <source>{text} is not a number.</source>
-   <translation type="unfinished" />
+   <translation>{text} 不是数字。</translation>
   </message>
   <message>
    <source>{train} training and {classes} class pictures an epoch (repeats counted; sizes: {buckets}) ÷ batch size {batch} → {batches} batches ÷ accumulation {accumulation} → {steps} steps an epoch. The run ends after {total} steps, in epoch {epochs}.</source>
@@ -6194,7 +6202,7 @@
   </message>
   <message>
    <source>{value} is no amount of a block.</source>
-   <translation type="unfinished" />
+   <translation>{value} 不能作为块的数值。</translation>
   </message>
   <message>
    <source>{value} is not a colour.</source>
@@ -6238,11 +6246,11 @@
   </message>
   <message>
    <source>{what}: a LoRA is needed, {path} is none. {reason}</source>
-   <translation type="unfinished" />
+   <translation>{what}：需要一个 LoRA，{path} 不是。{reason}</translation>
   </message>
   <message>
    <source>{what}: a base model is needed, {path} is none. {reason}</source>
-   <translation type="unfinished" />
+   <translation>{what}：需要一个底模，{path} 不是。{reason}</translation>
   </message>
   <message>
    <source>{why} Encoded pictures of this run are kept in memory instead.</source>
@@ -6254,7 +6262,7 @@
   </message>
   <message>
    <source>{word} is not of the form key=value.</source>
-   <translation type="unfinished" />
+   <translation>{word} 不是 key=value 的格式。</translation>
   </message>
   <message>
    <source>{written} captions written, {unchanged} unchanged; {kept} pictures have a caption and were left alone, {skipped} were skipped.</source>

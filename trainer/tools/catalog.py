@@ -184,8 +184,8 @@ class ExtractSettings(Section):
         "Where to look for differences.",
         choices=(
             Choice("both", "UNet and text encoder", "Text encoders that did not change are left out by themselves."),
-            Choice("unet", "UNet only"),
-            Choice("text_encoder", "Text encoder only"),
+            Choice("unet", "The UNet alone"),
+            Choice("text_encoder", "The text encoder alone"),
         ),
     )
     rule: str = _rule("How each layer's rank is chosen.")

@@ -83,6 +83,18 @@ def test_what_a_pickle_says_beside_tensors(tmp_path: Path, capsys: pytest.Captur
     assert facts["tree"]["layer_structure"] == [1, 2, 1] and facts["container"] == "torch_zip"
 
 
+def test_a_harmful_file_is_refused_by_name_and_the_command_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.models import hostile
+
+    path = hostile.save(tmp_path / "x.ckpt", hostile.zipped(hostile.imports()["eval"][1]))
+    code, text = told(capsys, path)
+    assert code == 2 and "builtins.eval" in text and "nothing in it was run" in text
+    code, text = told(capsys, path, "--json")
+    assert code == 2 and json.loads(text)["kind"] == "pickle"
+
+
 def test_a_strangers_words_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "x.safetensors", LORA, {"modelspec.title": "a\x1b[2Jb\r\nc", "ss_tag_frequency": "[[[]]"})
     assert "\x1b" not in told(capsys, path)[1]

@@ -111,7 +111,7 @@ def inspect_file(path: Path | str) -> ModelFacts:
         return _inspect_file(path)
     except NotWeights as error:
         return _bad(path, "broken", say("The file {path} cannot be read: {reason}.", path=str(path), reason=error.why))
-    except (OSError, ValueError) as error:  # ValueError: a path with a zero byte in it
+    except (OSError, ValueError, RecursionError, MemoryError) as error:  # ValueError: a path with a zero byte in it
         return _bad(
             path, "broken", say("The file {path} cannot be read: {reason}.", path=str(path), reason=_reason(error))
         )

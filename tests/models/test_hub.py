@@ -595,26 +595,3 @@ def test_what_the_command_can_not_fetch_is_a_sentence(
     assert answer["what_message"]["values"] == {"id": "someone/none"}  # for the window's language
     assert main(["fetch", str(tmp_path)]) == 2
     assert "is no model's id" in capfd.readouterr().err
-
-
-# ---- where a path is expected ----
-
-
-def test_an_id_has_facts_before_and_after(server: Hub, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    from tests.tiny import save_tiny_folder
-    from trainer.models.header import base_problem, inspect_file, lora_problem, vae_problem
-
-    facts = inspect_file(REPO)
-    assert facts.kind == "hub" and "begin by downloading" in str(facts.summary)
-    assert base_problem(facts) is None and vae_problem(facts) is None and lora_problem(facts) is None
-    folder = save_tiny_folder(tmp_path / "folder")
-    server.repos[REPO] = {name: (folder / name).read_bytes() for name in files_in(folder)}
-    plan = make_plan(HubId(REPO))
-    facts = inspect_file(Path(REPO))
-    assert facts.num_bytes == plan.num_bytes and f"{plan.num_bytes / 1e9:.1f} GB" in str(facts.summary)
-    path = fetch(HubId(REPO), quiet)
-    request.getfixturevalue("no_calls")
-    facts = inspect_file(REPO)
-    assert (facts.kind, facts.family, facts.path) == ("base", "sd1", path) and base_problem(facts) is None
-    assert "downloaded from the hub" in str(facts.summary)
-    assert inspect_file("models/x.safetensors").kind == "missing"

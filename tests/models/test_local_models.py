@@ -19,8 +19,9 @@ from trainer.ipc import events, journal
 from trainer.ipc.journal import Record
 from trainer.ipc.runfolder import RunFolder, create
 from trainer.local_models import with_local_models
-from trainer.models.header import inspect_file
+from trainer.models.header import base_problem, inspect_file, lora_problem, vae_problem
 from trainer.models.hub import HubId, look_up
+from trainer.models.hub_download import fetch, make_plan
 from trainer.models.safetensors_file import read_header
 
 REPO = "someone/tiny-model"
@@ -65,6 +66,21 @@ def test_ids_become_paths_and_keep_their_version(server: Hub, run: RunFile) -> N
     server.asked.clear()
     again, kept = with_local_models(fixed, told, stay)
     assert (again, kept) == (here, fixed) and server.asked == []
+
+
+def test_an_id_has_facts_before_and_after(server: Hub, run: RunFile, request: pytest.FixtureRequest) -> None:
+    facts = inspect_file(REPO)
+    assert facts.kind == "hub" and "begin by downloading" in str(facts.summary)
+    assert base_problem(facts) is None and vae_problem(facts) is None and lora_problem(facts) is None
+    plan = make_plan(HubId(REPO))
+    facts = inspect_file(Path(REPO))
+    assert facts.num_bytes == plan.num_bytes and f"{plan.num_bytes / 1e9:.1f} GB" in str(facts.summary)
+    path = fetch(HubId(REPO), lambda done, total: None)
+    request.getfixturevalue("no_calls")
+    facts = inspect_file(REPO)
+    assert (facts.kind, facts.family, facts.path) == ("base", "sd1", path) and base_problem(facts) is None
+    assert "downloaded from the hub" in str(facts.summary)
+    assert inspect_file("models/x.safetensors").kind == "missing"
 
 
 def test_a_run_without_ids_stays_as_it_is(run: RunFile, tmp_path: Path) -> None:

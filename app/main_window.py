@@ -287,8 +287,8 @@ class MainWindow(QMainWindow):
     def _make_actions(self) -> None:
         self._actions: dict[str, QAction] = {}
         keys: list[tuple[str, str, Callable[[], object]]] = [
-            ("start", "Ctrl+Return", self.starter.start),
-            ("start2", "Ctrl+Enter", self.starter.start),
+            ("start", "Ctrl+Return", self.start),
+            ("start2", "Ctrl+Enter", self.start),
             ("save", "Ctrl+S", self.run_files.save),
             ("save_as", "Ctrl+Shift+S", self.run_files.save_as),
             ("open", "Ctrl+O", self.run_files.open),
@@ -316,6 +316,14 @@ class MainWindow(QMainWindow):
         names = {"start": tr("Start"), "save": tr("Save"), "open": tr("Open…"), "undo": tr("Undo"), "redo": tr("Redo")}
         for key, name in names.items():
             self._actions[key].setText(name)
+
+    def start(self) -> None:
+        """Ctrl+Enter: what the page is for, the training on most of them."""
+        page = self.stack.currentWidget()
+        if isinstance(page, Page):
+            page.start()
+        else:
+            self.starter.start()
 
     def _step_page(self, step: int) -> None:
         keys = list(PAGES)

@@ -20,6 +20,7 @@ from trainer.config.fields import Info, Section, settings_of
 from trainer.messages import Message, say
 from trainer.models.header import ModelFacts
 
+NARROW_WIDTH = 112  # of labels within a list
 MODELS = " (*.safetensors *.sft *.ckpt *.pt *.pth *.bin)"
 _KINDS: Mapping[str, str] = {  # what sort of file a setting wants, where the tool has not any file in mind
     "model": "base", "model_a": "base", "model_b": "base", "model_c": "base", "base": "base", "tuned": "base",
@@ -267,7 +268,7 @@ def labelled(info: Info, editor: Editor, *, narrow: bool = False) -> QWidget:
     line.setSpacing(theme.px(theme.SPACE))
     name = translate_trainer(info.label)
     text = label(name, "small" if narrow else "", wrap=True)
-    text.setFixedWidth(theme.px(LABEL_WIDTH))
+    text.setFixedWidth(theme.px(NARROW_WIDTH if narrow else LABEL_WIDTH))
     text.setContentsMargins(0, theme.px(6), 0, 0)
     text.setBuddy(editor.field())
     for widget in (text, editor.field()):

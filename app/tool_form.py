@@ -209,7 +209,7 @@ def suggested_output(tool: str, values: Values) -> Path | None:
     loras = [Path(str(entry.get("path"))) for entry in values.get("loras", ()) if entry.get("path")]
     sources = [values.get(key) for key in ("model", "model_a", "tuned", "lora") if values.get(key)]
     source = Path(str(sources[0])) if sources else loras[0] if loras else None
-    if source is None or (tool == "join" and len(loras) < 2) or (tool == "bake" and not loras):
+    if source is None or not source.name or (tool == "join" and len(loras) < 2) or (tool == "bake" and not loras):
         return None
     stem = (
         source.stem
@@ -233,7 +233,7 @@ def free_name(path: Path) -> Path:
     try:
         while found.exists() and number < 1000:
             found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
-    except OSError:
+    except (OSError, ValueError):  # a name that no file can have
         return path
     return found
 

@@ -85,6 +85,10 @@ class Page(QScrollArea):
         self.forms.append(made)
         return made
 
+    def start(self) -> None:
+        """Ctrl+Enter: the training, where a page is for nothing else."""
+        self.context.start()
+
     def advice(self) -> list[str]:
         """The page's one to three sentences of advice, for the help panel."""
         return []

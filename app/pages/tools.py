@@ -53,7 +53,7 @@ class ToolsPage(Page):
         self.card.add(self.summary)
         self._form_place = QVBoxLayout()
         self.card.body.addLayout(self._form_place)
-        self.start_button = button(tr("Run this tool"), self.start, role="primary", icon="play")
+        self.start_button = button(tr("Run this tool"), self.start, role="primary", icon="play", tip="Ctrl+Enter")
         self.look_button = button(tr("Show what a file says…"), self._choose_file, icon="list-tree")
         self.card.body.addLayout(row(self.start_button, self.look_button, None))
         self.add(self.card)

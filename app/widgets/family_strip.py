@@ -77,7 +77,8 @@ class _Table(QWidget):
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setHorizontalSpacing(theme.px(16))
         self._grid.setVerticalSpacing(theme.px(3))
-        self._grid.setColumnStretch(2, 1)
+        self._grid.setColumnStretch(1, 2)
+        self._grid.setColumnStretch(2, 3)
         self.texts: list[str] = []
 
     def show_changes(self, changes: Sequence[Change]) -> None:
@@ -91,7 +92,7 @@ class _Table(QWidget):
             why = label(reason if reason != said else "", "small", wrap=True)
             said = reason
             self._grid.addWidget(label(name), number, 0, Qt.AlignmentFlag.AlignTop)
-            self._grid.addWidget(label(f"{old} → {new}", "accent"), number, 1, Qt.AlignmentFlag.AlignTop)
+            self._grid.addWidget(label(f"{old} → {new}", "accent", wrap=True), number, 1, Qt.AlignmentFlag.AlignTop)
             self._grid.addWidget(why, number, 2)
 
 

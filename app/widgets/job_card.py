@@ -71,7 +71,8 @@ class JobCard(Card):
         icon = SEVERITY_ICONS[severity] if severity else "timer"
         self.sign.setPixmap(theme.pixmap(icon, severity or "muted", 18))
         set_role(self.text, "" if job.state == "done" else "problem" if job.state == "failed" else "muted")
-        self.text.setFont(theme.font(mono="\n" in job.text))
+        is_table = "\n" in job.text  # hashes are one long word each
+        self.text.setFont(theme.font("small", mono=True) if is_table else theme.font())
         self.notes.setText("\n".join(job.notes))
         self.notes.setVisible(bool(job.notes))
         self.stop.setVisible(job.state in ("running", "waiting", "stopping"))

@@ -82,13 +82,15 @@ class Strip(QFrame):
         self.steps = Figure("footprints", tr("steps"))
         self.file_size = Figure("package", tr("a file"))
         self.free = Figure("hard-drive", tr("free disk"))
-        self.waiting = label("", "muted")
+        self.waiting = label("", "muted", wrap=True)
         self.problems = button("", self.problems_pressed.emit, role="flat")
         self.start = _primary(tr("Start"), "play", self.start_pressed.emit)
         self.start.setToolTip(tr("Start training (Ctrl+Enter)"))
         self.start.setAccessibleName(tr("Start"))
         made = QWidget()
-        made.setLayout(row(self.steps, self.file_size, self.free, self.waiting, None, self.problems, self.start))
+        line = row(self.steps, self.file_size, self.free, self.waiting, self.problems, self.start)
+        line.setStretchFactor(self.waiting, 1)
+        made.setLayout(line)
         return made
 
     def refresh(self) -> None:

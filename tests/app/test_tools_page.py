@@ -175,6 +175,22 @@ def test_names_that_are_offered(tool: str, values: dict[str, Any], name: str | N
     assert (offered.name if offered else None) == name
 
 
+@pytest.mark.parametrize("typed", ["/", ".", "..", "~", "a\0b", "x" * 5000, "C:\\", "//", "http://x/y"])
+@pytest.mark.parametrize("name", TOOLS)
+def test_whatever_is_typed_for_a_file_disturbs_nothing(page: ToolsPage, wait: Wait, name: str, typed: str) -> None:
+    page.choose(name)
+    form = page.whole_form()
+    for line in form.lines.values():
+        editor = line.editor
+        if isinstance(editor, FileEditor):
+            editor.take(typed)
+            wait(lambda editor=editor: editor.facts.facts or not typed.strip())
+        elif isinstance(editor, EntriesEditor):
+            editor.take([typed, typed])
+    wait(lambda: not form._offers.busy)
+    form.settings()
+
+
 def test_what_was_typed_stays_when_the_language_changes(window: MainWindow, page: ToolsPage, lora: Path) -> None:
     fill(page, "join", {"loras": [{"path": str(lora), "weight": 0.5, "unet": 0.25}], "rank": 7})
     page.choose("hash")
@@ -265,6 +281,18 @@ def test_several_wait_for_each_other_and_a_failure_stops_none(page: ToolsPage, l
     copy = [made for made in newest.buttons.findChildren(type(newest.stop)) if "Copy" in made.text()]
     copy[0].click()
     assert QGuiApplication.clipboard().text() == second.text
+
+
+def test_ctrl_enter_runs_the_tool_and_not_the_training(
+    window: MainWindow, page: ToolsPage, lora: Path, wait: Wait
+) -> None:
+    fill(page, "hash", {"files": [str(lora)]})
+    window._actions["start"].trigger()
+    wait(lambda: page.jobs.jobs and page.jobs.jobs[0].is_over)
+    assert window.page_key == "tools"
+    window.open_page("images")
+    window._actions["start"].trigger()
+    wait(lambda: window.page_key == "review")  # nothing can be trained yet
 
 
 def test_one_that_waits_can_be_taken_back(page: ToolsPage, lora: Path, wait: Wait) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from trainer.models.protocol import Components, Family, Part
+    from trainer.nets.begun_lora import BegunLora
     from trainer.nets.lora import LoraNetwork
 
 
@@ -57,6 +59,25 @@ class Settings(Section):
         gt=0,
         le=4096,
     )
+    conv_rank: int = setting(
+        0,
+        "Convolution rank",
+        "Above 0 the UNet's convolutions learn too (“LoCon”): textures and small shapes come closer. 4 to 16 is usual.",
+        costs="Memory, time and file size; 0 leaves the convolutions as they are.",
+        level="advanced",
+        kohya=("conv_dim",),
+        ge=0,
+        le=1024,
+    )
+    conv_alpha: float = setting(
+        1.0,
+        "Convolution alpha",
+        "Scales the convolutions' update by this ÷ their rank.",
+        level="advanced",
+        kohya=("conv_alpha",),
+        gt=0,
+        le=4096,
+    )
     dropout: float = setting(
         0.0,
         "Dropout",
@@ -79,10 +100,25 @@ class Settings(Section):
     network_weights: str = setting(
         "",
         "Continue from",
-        "A LoRA file to go on from; its rank and alpha take the place of those set here. Empty starts fresh.",
+        "A LoRA file to go on from, made by any of the usual programs. Empty starts fresh.",
         level="advanced",
         widget="file",
-        kohya=("network_weights", "dim_from_weights"),
+        kohya=("network_weights",),
+    )
+    weights_rank: str = setting(
+        "file",
+        "Its rank",
+        "Whether the LoRA that is continued keeps its rank and alpha, or gets those set here.",
+        level="advanced",
+        choices=(
+            Choice("file", "As in the file", "Nothing of it changes at the start."),
+            Choice(
+                "set",
+                "As set here",
+                "A higher rank begins with the same effect and has room to learn; a lower one keeps what is strongest.",
+            ),
+        ),
+        kohya=("dim_from_weights",),
     )
 
 
@@ -103,16 +139,21 @@ def build(settings: Settings, components: Components, family: Family, seed: int 
 
     Raises BadInput if `network_weights` names a file that does not fit.
     """
+    from trainer.nets.begun_lora import read_begun
     from trainer.nets.lora import LoraNetwork
 
-    targets: dict[str, Any] = {
-        part: family.adapter_modules(components, part) for part in trained_parts(settings, family)
-    }
-    network = LoraNetwork(targets, settings.rank, settings.alpha, settings.dropout, seed)
+    parts = trained_parts(settings, family)
+    begun = read_begun(Path(settings.network_weights), components, family) if settings.network_weights else None
+    targets: dict[str, Any] = {part: family.adapter_modules(components, part) for part in parts}
+    if "unet" in parts and (settings.conv_rank or (begun and begun.goes_beyond(targets["unet"]))):
+        targets["unet"] = family.adapter_modules(components, "unet", convolutions=True)
+    network = LoraNetwork(
+        targets, settings.rank, settings.alpha, settings.dropout, seed, settings.conv_rank, settings.conv_alpha
+    )
     trained = TrainedLora(network, settings)
-    if settings.network_weights:
+    if begun is not None:
         try:
-            trained.continue_from(Path(settings.network_weights), family.name)
+            trained.continue_from(begun)
         except BadInput:
             network.remove()
             raise
@@ -165,49 +206,49 @@ class TrainedLora:
             "ss_network_dim": str(layer.rank),
             "ss_network_alpha": str(float(layer.alpha)),
             "ss_network_dropout": str(self.settings.dropout or None),
-            "ss_network_args": "None",
+            "ss_network_args": self._arguments(),
             "ss_scale_weight_norms": str(self.settings.scale_weight_norms or None),
         }
+
+    def _arguments(self) -> str:
+        """What kohya's programs write of convolutions: a table of texts, or the word None."""
+        wide = next((layer for layer in self.network.wide_layers()), None)
+        if wide is None:
+            return "None"
+        return json.dumps({"conv_dim": str(wide.rank), "conv_alpha": str(float(wide.alpha))})
 
     def export(self, path: Path, metadata: Mapping[str, str], dtype: torch.dtype) -> None:
         from trainer.export import save_adapter
 
         save_adapter(path, self.network.state_tensors(), {**metadata, **self.metadata()}, dtype)
 
-    def continue_from(self, path: Path, family: str) -> None:
-        """Take the weights, rank and alpha of a LoRA file. Raises BadInput if it is none or does not fit this run."""
-        from trainer.models.header import inspect_file, lora_problem
-        from trainer.models.tensor_file import read_file
-
-        problem = lora_problem(inspect_file(path), family)
-        if problem is not None:
-            raise BadInput(say("Training cannot go on from {path}: {problem}", path=str(path), problem=problem))
-        tensors = read_file(path)
-        self._refuse_strangers(path, {name.split(".")[0] for name in tensors})
+    def continue_from(self, begun: BegunLora) -> None:
+        """Take the weights of a LoRA, with its rank and alpha or with those set. Raises BadInput if they do not fit."""
+        self._refuse_strangers(begun)
         try:
-            self.network.load_tensors(tensors)
+            self.network.load_tensors(begun.tensors, keep_rank=self.settings.weights_rank == "set")
         except ValueError as error:
-            text = say("Training cannot go on from {path}: {reason}.", path=str(path), reason=str(error))
+            text = say("Training cannot go on from {path}: {reason}.", path=str(begun.path), reason=str(error))
             raise BadInput(text, say("Choose a LoRA made on a model of the same sizes.")) from error
 
-    def _refuse_strangers(self, path: Path, names: set[str]) -> None:
+    def _refuse_strangers(self, begun: BegunLora) -> None:
         """Nothing of the file may be lost in silence: each of its layers must have a place in this run."""
-        strangers = sorted(names - set(self.network.layers))
+        strangers = sorted(begun.layers - set(self.network.layers))
         if not strangers:
             return
         what = say(
             "Training cannot go on from {path}: {count} of its {total} layers have no place in this run, "
             "for example {name}.",
-            path=str(path),
+            path=str(begun.path),
             count=len(strangers),
-            total=len(names),
+            total=len(begun.layers),
             name=strangers[0],
         )
-        if all(name.startswith("lora_te") for name in strangers):
+        if all(name.startswith("lora_te") for name in strangers) and self.settings.train == "unet":
             raise BadInput(what, say("They belong to the text encoder: train the UNet and the text encoder."))
         if all(name.startswith("lora_unet") for name in strangers) and "unet" not in self.parts:
             raise BadInput(what, say("They belong to the UNet: train the UNet and the text encoder."))
-        raise BadInput(what, say("Choose a plain LoRA with kohya's names; other kinds cannot be continued yet."))
+        raise BadInput(what, say("Choose a LoRA made on a model of the same family and sizes."))
 
     def remove(self) -> None:
         self.network.remove()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trainer.models.header import ModelFacts
+    from trainer.models.lora_names import Speller
 
 Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 PARTS: tuple[Part, ...] = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -210,6 +211,10 @@ class Family(Protocol):
 
         With `convolutions` also the UNet's resnets and samplers.
         """
+        ...
+
+    def lora_speller(self, components: Components) -> Speller:
+        """Translates the names that other programs' LoRA files have for the layers of this model."""
         ...
 
     def checkpoint_gradients(self, components: Components, parts: Collection[Part]) -> None:

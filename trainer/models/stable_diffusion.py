@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import BadInput
 from trainer.messages import Message, say
-from trainer.models import folder_out, libraries, loading, lora_layers, plans, saving, text
+from trainer.models import folder_out, libraries, loading, lora_layers, lora_names, plans, saving, text
 from trainer.models.configs import Rules
 from trainer.models.header import ModelFacts, inspect_file, vae_problem
 from trainer.models.loading import PartPlan
@@ -237,6 +237,10 @@ class StableDiffusion:
         encoder = next(encoder for encoder in self.text_encoders if encoder.part == part)
         names = lora_layers.text_layers(module.config.to_dict(), encoder.lora)
         return {name: module.get_submodule(encoder.module_name(path)) for name, path in names.items()}
+
+    def lora_speller(self, components: Components) -> lora_names.Speller:
+        config = None if components.unet is None else components.unet.config
+        return lora_names.speller(config, tuple(encoder.lora for encoder in self.text_encoders), sai=self.sai_lora)
 
     def checkpoint_gradients(self, components: Components, parts: Collection[Part]) -> None:
         if "unet" in parts:

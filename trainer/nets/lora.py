@@ -59,6 +59,19 @@ class LoraLayer(nn.Module):
         self.down = nn.Parameter(torch.zeros(rank, *inputs, device=device))
         self.up = nn.Parameter(torch.zeros(outputs, rank, *([1] * (len(inputs) - 1)), device=device))
 
+    @torch.no_grad()
+    def take(self, down: Tensor, up: Tensor, alpha: float) -> None:
+        """Act as a path with these weights (r', …) and (out, r') does, as nearly as the rank allows."""
+        rank = down.shape[0]
+        first, second = down.reshape(rank, -1).float(), up.reshape(-1, rank).float() * (alpha / rank)
+        if rank > self.rank:
+            first, second = _greatest(first, second, self.rank)
+        kept = len(first)
+        here = self.down.device
+        self.down[:kept].copy_(first.reshape(kept, *self.down.shape[1:]).to(here))
+        self.up.zero_()
+        self.up[:, :kept].copy_((second * (self.rank / self.alpha)).reshape(-1, kept, *self.up.shape[2:]).to(here))
+
     def forward(self, x: Tensor) -> Tensor:
         """The base layer's output for x, plus the path's. Any shape that the base layer takes."""
         out = self.base_forward(x)
@@ -85,6 +98,15 @@ class LoraLayer(nn.Module):
         return square.clamp(min=0).sqrt() * abs(self.alpha / self.rank)
 
 
+def _greatest(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The best approximation of up · down by a lower rank, both factors alike in size; never builds the full matrix."""
+    left, upper = torch.linalg.qr(up)  # (out, r), (r, r)
+    right, lower = torch.linalg.qr(down.t())  # (in, r), (r, r)
+    u, values, v = torch.linalg.svd(upper @ lower.t())
+    roots = values[:rank].sqrt()
+    return (v[:rank] @ right.t()) * roots[:, None], (left @ u[:, :rank]) * roots
+
+
 def _shapes(base: nn.Linear | nn.Conv2d) -> tuple[tuple[int, ...], int]:
     """What one row of `down` looks like, and the number of rows of `up`."""
     if isinstance(base, nn.Linear):
@@ -92,6 +114,11 @@ def _shapes(base: nn.Linear | nn.Conv2d) -> tuple[tuple[int, ...], int]:
     if base.groups != 1:
         raise TypeError("a LoRA on a grouped convolution is not defined")
     return (base.in_channels, *base.kernel_size), base.out_channels
+
+
+def is_wide(base: nn.Module) -> bool:
+    """Whether it is a convolution that looks beyond one pixel."""
+    return isinstance(base, nn.Conv2d) and max(base.kernel_size) > 1
 
 
 class NormReport(NamedTuple):
@@ -108,6 +135,7 @@ class LoraNetwork(nn.Module):
     Args:
         targets: part → kohya name → base layer (Linear or Conv2d), in file order.
         rank, alpha, dropout: of every layer.
+        conv_rank, conv_alpha: of convolutions wider than 1×1, if there are any.
         seed: initial weights depend on it and the layer's name alone, not on the order or the set of layers.
     """
 
@@ -118,12 +146,15 @@ class LoraNetwork(nn.Module):
         alpha: float,
         dropout: float = 0.0,
         seed: int = 0,
+        conv_rank: int = 0,
+        conv_alpha: float = 1.0,
     ) -> None:
         super().__init__()
         self.parts = {part: tuple(modules) for part, modules in targets.items()}
+        wide, narrow = (conv_rank or rank, conv_alpha if conv_rank else alpha), (rank, alpha)
         self.layers = nn.ModuleDict(
             {
-                name: LoraLayer(base, rank, alpha, dropout, named_generator(seed, name))
+                name: LoraLayer(base, *(wide if is_wide(base) else narrow), dropout, named_generator(seed, name))
                 for modules in targets.values()
                 for name, base in modules.items()
             }
@@ -136,6 +167,10 @@ class LoraNetwork(nn.Module):
         for layer in self.layers.values():
             assert isinstance(layer, LoraLayer)
             yield layer
+
+    def wide_layers(self) -> Iterator[LoraLayer]:
+        """Those beside convolutions wider than 1×1."""
+        return (layer for layer in self._all() if is_wide(layer.base))
 
     def layer(self, name: str) -> LoraLayer:
         """The layer of this kohya name; raises KeyError."""
@@ -180,8 +215,11 @@ class LoraNetwork(nn.Module):
             tensors[f"{name}.{UP}"] = layer.up.detach()
         return tensors
 
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_tensors(self, tensors: Mapping[str, Tensor], keep_rank: bool = False) -> None:
         """Take weights under kohya's names; layers get the rank and alpha found there (no alpha: the rank).
+
+        With `keep_rank` layers keep the rank and alpha that they have: where it is higher, what is new begins without
+        effect; where it is lower, the greatest singular values stay.
 
         Layers without weights in `tensors` stay as they are. Do this before an optimiser holds the parameters: a layer
         of another rank gets new ones.
@@ -196,6 +234,9 @@ class LoraNetwork(nn.Module):
             raise ValueError(f"{len(wrong)} tensors have no place in this network, for example {wrong[0]}")
         for name, (down, up, alpha) in found.items():
             layer = self.layer(name)
+            if keep_rank:
+                layer.take(down, up, alpha)
+                continue
             if layer.rank != down.shape[0] or layer.alpha != alpha:
                 layer.resize(down.shape[0], alpha)
             with torch.no_grad():

@@ -1,0 +1,137 @@
+"""The names that LoRA files of other programs have for layers and tensors, translated to kohya's. No torch.
+
+Known are kohya's own, for SDXL with the original names of the UNet or with diffusers'; diffusers', old and new; PEFT's; and
+OneTrainer's. All of them join a part's prefix and a module's path, with dots or underscores.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.models import keys
+from trainer.models.keys import Config
+from trainer.models.lora_layers import UNET_PREFIX, kohya_name
+
+DOWN, UP, ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
+_ENDS = (  # of tensors' names, to kohya's; a name in the middle ("default") is PEFT's adapter
+    (re.compile(r"\.lora_down\.weight$|\.lora_A(?:\.\w+)?\.weight$|(?:\.|_)lora\.down\.weight$"), DOWN),
+    (re.compile(r"\.lora_up\.weight$|\.lora_B(?:\.\w+)?\.weight$|(?:\.|_)lora\.up\.weight$"), UP),
+    (re.compile(r"\.lora_linear_layer\.down\.weight$"), DOWN),
+    (re.compile(r"\.lora_linear_layer\.up\.weight$"), UP),
+    (re.compile(r"\.alpha$"), ALPHA),
+)
+_WRAPPED = "base_model_model_"  # PEFT
+_UNET = ("lora_unet_", "unet_", "diffusion_model_")
+_TEXT = (  # number of the text encoder, and what its layers' names begin with
+    (1, ("lora_te2_", "text_encoder_2_", "clip_g_")),
+    (0, ("lora_te1_", "lora_te_", "text_encoder_", "clip_l_")),
+)
+
+
+@dataclass(frozen=True)
+class Speller:
+    """Translates one family's names.
+
+    Attributes:
+        unet: a layer's path, flat, by any of its names → kohya's name.
+        text: what the names of the text encoders' layers begin with in kohya's files.
+    """
+
+    unet: Mapping[str, str]
+    text: tuple[str, ...]
+
+    def layer(self, module: str) -> str:
+        """kohya's name of a layer; strangers keep theirs, as far as their part can be told in kohya's way."""
+        return self._flat(module.replace(".processor.", ".").replace(".", "_"))
+
+    def _flat(self, name: str) -> str:
+        rest = name.removeprefix(_WRAPPED)
+        if rest != name:
+            known = rest.startswith((*_UNET, *_TEXT[0][1], *_TEXT[1][1]))
+            prefix = "" if known else "text_encoder_" if rest.startswith(("text_model_", "encoder_layers_")) else "unet_"
+            return self._flat(prefix + rest)
+        for number, prefixes in _TEXT:
+            for prefix in prefixes:
+                if name.startswith(prefix) and number < len(self.text):
+                    return f"{self.text[number]}_text_model_{name.removeprefix(prefix).removeprefix('text_model_')}"
+        for prefix in _UNET:
+            if name.startswith(prefix):
+                path = name.removeprefix(prefix)
+                return self.unet.get(path, f"{UNET_PREFIX}_{path}")
+        return name
+
+    def tensor(self, name: str) -> tuple[str, str] | None:
+        """kohya's name of the layer and of its tensor (DOWN, UP or ALPHA); None for what no plain LoRA has."""
+        for pattern, end in _ENDS:
+            match = pattern.search(name)
+            if match:
+                return self.layer(name[: match.start()]), end
+        return None
+
+
+def speller(unet: Config | None, text: tuple[str, ...], *, sai: bool) -> Speller:
+    """The names of a family: by its UNet's config (None where no UNet is at hand) and its text encoders' prefixes."""
+    return Speller(_unet_names(unet, sai) if unet is not None else {}, text)
+
+
+def _unet_names(config: Config, sai: bool) -> dict[str, str]:
+    names = {}
+    for ldm, path in keys.unet_modules(config).items():
+        kohya = kohya_name(UNET_PREFIX, ldm if sai else path)
+        for other in (ldm, path):
+            names[other.replace(".", "_")] = kohya
+            if other.endswith(".to_out.0"):  # as the attention processors of the first diffusers called it
+                names[other.removesuffix(".0").replace(".", "_")] = kohya
+    return names
+
+
+@dataclass(frozen=True)
+class Alphas:
+    """Alpha of layers that carry none: the program's word for all of a part, or for one layer."""
+
+    of_part: Mapping[str, float]  # "unet", "text_encoder", …, "" for all
+    of_layer: Mapping[str, float]  # kohya's name
+
+    def find(self, layer: str) -> float | None:
+        """Of the layer with this kohya name, None where nothing says it: it is then the rank."""
+        part = "unet" if layer.startswith(UNET_PREFIX) else "text_encoder_2" if "_te2_" in layer else "text_encoder"
+        return self.of_layer.get(layer, self.of_part.get(part, self.of_part.get("")))
+
+
+def read_alphas(path: Path, metadata: Mapping[str, str], names: Speller) -> Alphas:
+    """What diffusers writes in the header (`lora_adapter_metadata`), or PEFT in `adapter_config.json` beside the file."""
+    of_part: dict[str, float] = {}
+    of_layer: dict[str, float] = {}
+    for part, config in _adapter_configs(path, metadata).items():
+        ranks, alpha = config.get("r"), config.get("lora_alpha")
+        if isinstance(alpha, int | float):
+            of_part[part] = _scaled(float(alpha), ranks, config.get("use_rslora"))
+        for module, own in (config.get("alpha_pattern") or {}).items():
+            if isinstance(own, int | float):
+                of_layer[names.layer(f"{part}.{module}" if part else f"base_model.model.{module}")] = float(own)
+    return Alphas(of_part, of_layer)
+
+
+def _scaled(alpha: float, rank: Any, rank_stabilised: Any) -> float:
+    """Rank-stabilised LoRA divides by the root of the rank: the alpha that gives the same where all divide by the rank."""
+    return alpha * float(rank) ** 0.5 if rank_stabilised and isinstance(rank, int) and rank > 0 else alpha
+
+
+def _adapter_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """PEFT's configs by part; "" is the config of a whole file."""
+    beside = path.with_name("adapter_config.json")
+    try:
+        said = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        whole = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    found: dict[str, dict[str, Any]] = {"": whole} if isinstance(whole, dict) and whole else {}
+    for key, value in said.items() if isinstance(said, dict) else ():
+        part, _, entry = key.partition(".")
+        found.setdefault(part, {})[entry] = value
+    return found

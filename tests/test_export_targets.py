@@ -195,6 +195,19 @@ def test_the_webuis_notes(webui: Target, lora: Path) -> None:
     assert text.startswith('{\n    "description"')
 
 
+def test_what_is_not_known_takes_nothing_away(webui: Target, tmp_path: Path) -> None:
+    strange = tmp_path / "strange.safetensors"
+    layer = "diffusion_model.blocks.0.self_attn.q"
+    shapes = {f"{layer}.lora_A.weight": ("F16", (1, 8)), f"{layer}.lora_B.weight": ("F16", (8, 1))}
+    strange.write_bytes(header_bytes(shapes, {}) + bytes(32))
+    notes = webui.lora_folder / "cat.json"
+    notes.write_text(json.dumps({"sd version": "SDXL", "preferred weight": 0.6, "activation text": "x"}), encoding="utf-8")
+    goal = export_to(webui, strange, "cat")
+    merged = json.loads(notes.read_text(encoding="utf-8"))
+    assert (merged["sd version"], merged["preferred weight"], merged["activation text"]) == ("SDXL", 0.6, "x")
+    assert read_header(goal).metadata["ss_output_name"] == "cat"
+
+
 def test_stability_matrix_notes(awkward: Path, lora: Path) -> None:
     import hashlib
 

@@ -61,7 +61,9 @@ def _webui_blank() -> dict[str, Any]:
 
 def _webui_known(card: Card) -> dict[str, Any]:
     """What is known of the LoRA in the WebUI's words."""
-    known: dict[str, Any] = {"sd version": _WEBUI_VERSIONS.get(card.family or "", "Unknown")}
+    known: dict[str, Any] = {}
+    if card.family in _WEBUI_VERSIONS:
+        known["sd version"] = _WEBUI_VERSIONS[card.family]
     if card.words:
         known["activation text"] = card.words
     if card.weight:

@@ -2024,7 +2024,7 @@
   </message>
   <message>
    <source>A LoRA file to go on from, made by any of the usual programs. Empty starts fresh.</source>
-   <translation type="unfinished" />
+   <translation>在这个 LoRA 文件的基础上继续训练，常见程序做出的都可以。留空则从头开始。</translation>
   </message>
   <message>
    <source>A LoRA for a family that Athanor trains is needed here. {summary}</source>
@@ -2080,7 +2080,7 @@
   </message>
   <message>
    <source>A file or folder with the text encoder of this kind of model, for a base model that has none; empty takes its own.</source>
-   <translation type="unfinished" />
+   <translation>含有这类模型文本编码器的文件或文件夹，供自身没有文本编码器的底模使用；留空则用底模自己的。</translation>
   </message>
   <message>
    <source>A folder that is switched off stays in the list and is not trained.</source>
@@ -2088,7 +2088,7 @@
   </message>
   <message>
    <source>A higher rank begins with the same effect and has room to learn; a lower one keeps what is strongest.</source>
-   <translation type="unfinished" />
+   <translation>秩调高时效果不变，并有学习的余地；调低时保留最强的部分。</translation>
   </message>
   <message>
    <source>A model file (.safetensors, .ckpt, .pt) or a diffusers folder.</source>
@@ -2120,7 +2120,7 @@
   </message>
   <message>
    <source>A {family} model is needed here. {summary}</source>
-   <translation type="unfinished" />
+   <translation>这里需要 {family} 模型。{summary}</translation>
   </message>
   <message>
    <source>A × (1 − amount) + B × amount; with C also C × its amount.</source>
@@ -2128,7 +2128,7 @@
   </message>
   <message>
    <source>Above 0 the UNet's convolutions learn too (“LoCon”): textures and small shapes come closer. 4 to 16 is usual.</source>
-   <translation type="unfinished" />
+   <translation>大于 0 时 UNet 的卷积层也参与学习（“LoCon”）：质感和小形状更接近。通常取 4 到 16。</translation>
   </message>
   <message>
    <source>Adafactor</source>
@@ -2228,7 +2228,7 @@
   </message>
   <message>
    <source>As in the file</source>
-   <translation type="unfinished" />
+   <translation>按文件中的</translation>
   </message>
   <message>
    <source>As it is</source>
@@ -2240,7 +2240,7 @@
   </message>
   <message>
    <source>As set here</source>
-   <translation type="unfinished" />
+   <translation>按这里设定的</translation>
   </message>
   <message>
    <source>At least two LoRAs are needed to be merged.</source>
@@ -2252,7 +2252,7 @@
   </message>
   <message>
    <source>At this size it is hardly needed.</source>
-   <translation type="unfinished" />
+   <translation>在这个尺寸下基本不需要。</translation>
   </message>
   <message>
    <source>Athanor trains Stable Diffusion 1.x, 2.x and SDXL. The weights were not downloaded.</source>
@@ -2300,7 +2300,7 @@
   </message>
   <message>
    <source>By the UNet's answers to a test it is a model of {kind}.</source>
-   <translation type="unfinished" />
+   <translation>从 UNet 在测试中的回答看，这是 {kind} 模型。</translation>
   </message>
   <message>
    <source>CFG scale</source>
@@ -2404,7 +2404,7 @@
   </message>
   <message>
    <source>Choose a LoRA made on a model of the same family and sizes.</source>
-   <translation type="unfinished" />
+   <translation>请选择在同一系列、同样大小的模型上做的 LoRA。</translation>
   </message>
   <message>
    <source>Choose a LoRA made on a model of the same sizes.</source>
@@ -2412,11 +2412,11 @@
   </message>
   <message>
    <source>Choose a VAE file beside it.</source>
-   <translation type="unfinished" />
+   <translation>请另选一个 VAE 文件。</translation>
   </message>
   <message>
    <source>Choose a base model of Stable Diffusion 1.x, 2.x or SDXL.</source>
-   <translation type="unfinished" />
+   <translation>请选择 Stable Diffusion 1.x、2.x 或 SDXL 的底模。</translation>
   </message>
   <message>
    <source>Choose a folder.</source>
@@ -2432,7 +2432,7 @@
   </message>
   <message>
    <source>Choose an ordinary version of the model (4 channels) or an inpainting version (9).</source>
-   <translation type="unfinished" />
+   <translation>请选择普通版本（4 个通道）或局部重绘版本（9 个通道）的模型。</translation>
   </message>
   <message>
    <source>Choose another folder.</source>
@@ -2476,11 +2476,11 @@
   </message>
   <message>
    <source>Choose text encoders of the same family, in the order in which it has them.</source>
-   <translation type="unfinished" />
+   <translation>请选择同一系列的文本编码器，顺序与该系列中的一致。</translation>
   </message>
   <message>
    <source>Choose text encoders of the same family, or none if the model has its own.</source>
-   <translation type="unfinished" />
+   <translation>请选择同一系列的文本编码器；模型自带时就不用选。</translation>
   </message>
   <message>
    <source>Choose the device auto, or install onnxruntime-gpu or onnxruntime-directml in its place.</source>
@@ -2500,11 +2500,11 @@
   </message>
   <message>
    <source>Choose the full version of the model, or a text encoder beside it.</source>
-   <translation type="unfinished" />
+   <translation>请选择完整版的模型，或者另选一个文本编码器。</translation>
   </message>
   <message>
    <source>Choose the full version of the model, or text encoders beside it.</source>
-   <translation type="unfinished" />
+   <translation>请选择完整版的模型，或者另选文本编码器。</translation>
   </message>
   <message>
    <source>Choose the schedule adafactor, or set relative_step = false.</source>
@@ -2512,7 +2512,7 @@
   </message>
   <message>
    <source>Choose the whole model.</source>
-   <translation type="unfinished" />
+   <translation>请选择完整的模型。</translation>
   </message>
   <message>
    <source>Class folders</source>
@@ -2572,11 +2572,11 @@
   </message>
   <message>
    <source>Convolution alpha</source>
-   <translation type="unfinished" />
+   <translation>卷积 alpha</translation>
   </message>
   <message>
    <source>Convolution rank</source>
-   <translation type="unfinished" />
+   <translation>卷积秩（conv dim）</translation>
   </message>
   <message>
    <source>Copy or download it again.</source>
@@ -2664,7 +2664,7 @@
   </message>
   <message>
    <source>Each is one more encoded picture in the cache.</source>
-   <translation type="unfinished" />
+   <translation>每多一个，缓存里就多一张编码后的图片。</translation>
   </message>
   <message>
    <source>Each picture takes as long as many steps.</source>
@@ -2808,7 +2808,7 @@
   </message>
   <message>
    <source>For a v-prediction model made so, or to be made so by a long training.</source>
-   <translation type="unfinished" />
+   <translation>用于本来就这样训练的 v 预测模型，或想通过长时间训练变成这样的模型。</translation>
   </message>
   <message>
    <source>For training on; a diffusers folder has no place for it.</source>
@@ -2908,7 +2908,7 @@
   </message>
   <message>
    <source>How many masks each picture gets: its opaque part, all of it, rectangles, brush strokes. Only an inpainting model uses them.</source>
-   <translation type="unfinished" />
+   <translation>每张图片有多少种遮罩：它的不透明部分、整张、矩形、笔刷。只有局部重绘模型会用到。</translation>
   </message>
   <message>
    <source>How many tags at the start stay in place when shuffling; the trigger word should be among them.</source>
@@ -2952,7 +2952,7 @@
   </message>
   <message>
    <source>If that is wrong, choose the prediction on the base model's page: the wrong one ruins the result.</source>
-   <translation type="unfinished" />
+   <translation>如果不对，请在底模页选择预测类型：选错会毁掉结果。</translation>
   </message>
   <message>
    <source>If this stays so, delete {file}: it is made anew.</source>
@@ -3012,7 +3012,7 @@
   </message>
   <message>
    <source>It is a LoRA of the kind {kind}; only plain ones (with convolutions too) can be continued.</source>
-   <translation type="unfinished" />
+   <translation>这是 {kind} 类型的 LoRA；只有普通 LoRA（含卷积的也行）可以继续训练。</translation>
   </message>
   <message>
    <source>It is no Stable Diffusion model: it has no UNet.</source>
@@ -3032,7 +3032,7 @@
   </message>
   <message>
    <source>Its rank</source>
-   <translation type="unfinished" />
+   <translation>它的秩</translation>
   </message>
   <message>
    <source>Its run has ended; resume goes on with it.</source>
@@ -3112,7 +3112,7 @@
   </message>
   <message>
    <source>Leave this empty.</source>
-   <translation type="unfinished" />
+   <translation>请将这里留空。</translation>
   </message>
   <message>
    <source>Less memory; captions and their encodings can be cached.</source>
@@ -3120,7 +3120,7 @@
   </message>
   <message>
    <source>Let it be as the model says, unless you know better.</source>
-   <translation type="unfinished" />
+   <translation>除非你确定，否则以模型自己的说明为准。</translation>
   </message>
   <message>
    <source>Lets the model learn darker darks and brighter brights. 0 is off; 0.03 to 0.1 is usual.</source>
@@ -3240,7 +3240,7 @@
   </message>
   <message>
    <source>Masks for inpainting</source>
-   <translation type="unfinished" />
+   <translation>局部重绘的遮罩</translation>
   </message>
   <message>
    <source>Memory and file size grow in proportion.</source>
@@ -3252,7 +3252,7 @@
   </message>
   <message>
    <source>Memory, time and file size; 0 leaves the convolutions as they are.</source>
-   <translation type="unfinished" />
+   <translation>占用显存、时间和文件大小；0 表示不动卷积层。</translation>
   </message>
   <message>
    <source>Mend that line. A backslash in a path must be written twice, or use '…'.</source>
@@ -3408,7 +3408,7 @@
   </message>
   <message>
    <source>No text encoder that fits this model is in {path}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 里没有适合这个模型的文本编码器。</translation>
   </message>
   <message>
    <source>Nobody is at work in {folder}.</source>
@@ -3436,7 +3436,7 @@
   </message>
   <message>
    <source>Nothing of it changes at the start.</source>
-   <translation type="unfinished" />
+   <translation>开始时它没有任何变化。</translation>
   </message>
   <message>
    <source>Nothing was written: this only showed {count} captions.</source>
@@ -3552,7 +3552,7 @@
   </message>
   <message>
    <source>Pictures of this size need much memory.</source>
-   <translation type="unfinished" />
+   <translation>这个尺寸的图片需要很多显存。</translation>
   </message>
   <message>
    <source>Pictures so long or wide that less than half of them is trained: {count} ({names}).</source>
@@ -3576,7 +3576,7 @@
   </message>
   <message>
    <source>Prediction</source>
-   <translation type="unfinished" />
+   <translation>预测类型</translation>
   </message>
   <message>
    <source>Prior loss weight</source>
@@ -3616,7 +3616,7 @@
   </message>
   <message>
    <source>Raise the resolution if the memory allows it.</source>
-   <translation type="unfinished" />
+   <translation>显存够用的话请提高分辨率。</translation>
   </message>
   <message>
    <source>Rank</source>
@@ -3640,7 +3640,7 @@
   </message>
   <message>
    <source>Reads brackets in captions as prompts do: (word) counts more, [word] less, (word:1.3) just so.</source>
-   <translation type="unfinished" />
+   <translation>像提示词那样理解标注里的括号：(word) 加强，[word] 减弱，(word:1.3) 按数值。</translation>
   </message>
   <message>
    <source>Regularisation</source>
@@ -3712,11 +3712,11 @@
   </message>
   <message>
    <source>SDXL's second text encoder has a learning rate of its own here; empty takes the text encoder's.</source>
-   <translation type="unfinished" />
+   <translation>SDXL 第二个文本编码器单独的学习率；留空则与文本编码器相同。</translation>
   </message>
   <message>
    <source>SDXL's two text encoders know enough, and training them needs much memory.</source>
-   <translation type="unfinished" />
+   <translation>SDXL 的两个文本编码器懂得已经够多，训练它们又很占显存。</translation>
   </message>
   <message>
    <source>SGDNesterov</source>
@@ -3748,7 +3748,7 @@
   </message>
   <message>
    <source>Scales the convolutions' update by this ÷ their rank.</source>
-   <translation type="unfinished" />
+   <translation>卷积层的更新按此值 ÷ 卷积秩缩放。</translation>
   </message>
   <message>
    <source>Scales the update by alpha ÷ rank. Half the rank is usual; a smaller alpha needs a higher learning rate.</source>
@@ -3764,11 +3764,11 @@
   </message>
   <message>
    <source>Second separate text encoder</source>
-   <translation type="unfinished" />
+   <translation>另选的第二个文本编码器</translation>
   </message>
   <message>
    <source>Second text encoder rate</source>
-   <translation type="unfinished" />
+   <translation>第二个文本编码器的学习率</translation>
   </message>
   <message>
    <source>Second text encoder weight</source>
@@ -3784,7 +3784,7 @@
   </message>
   <message>
    <source>Separate text encoder</source>
-   <translation type="unfinished" />
+   <translation>另选的文本编码器</translation>
   </message>
   <message>
    <source>Set</source>
@@ -3796,7 +3796,7 @@
   </message>
   <message>
    <source>Set it to 0.</source>
-   <translation type="unfinished" />
+   <translation>请设为 0。</translation>
   </message>
   <message>
    <source>Set it to 1, or empty where another rate is used.</source>
@@ -3804,7 +3804,7 @@
   </message>
   <message>
    <source>Set it to 1.</source>
-   <translation type="unfinished" />
+   <translation>请设为 1。</translation>
   </message>
   <message>
    <source>Set it to at least 1.</source>
@@ -3924,7 +3924,7 @@
   </message>
   <message>
    <source>Stable Diffusion 2.x at 768, and models that say so.</source>
-   <translation type="unfinished" />
+   <translation>768 的 Stable Diffusion 2.x，以及自己标明如此的模型。</translation>
   </message>
   <message>
    <source>Steps</source>
@@ -3956,11 +3956,11 @@
   </message>
   <message>
    <source>Switch it off, or choose v-prediction if the model is one.</source>
-   <translation type="unfinished" />
+   <translation>请关闭它；如果模型确实是 v 预测，就选择 v 预测。</translation>
   </message>
   <message>
    <source>Switch it off.</source>
-   <translation type="unfinished" />
+   <translation>请关闭它。</translation>
   </message>
   <message>
    <source>Tags are shuffled and none is kept in front: the trigger word gets lost.</source>
@@ -4060,11 +4060,11 @@
   </message>
   <message>
    <source>The UNet of {path} takes {channels} channels.</source>
-   <translation type="unfinished" />
+   <translation>{path} 的 UNet 有 {channels} 个输入通道。</translation>
   </message>
   <message>
    <source>The UNet's answers to a test fit neither epsilon nor v-prediction.</source>
-   <translation type="unfinished" />
+   <translation>UNet 在测试中的回答既不像 epsilon，也不像 v 预测。</translation>
   </message>
   <message>
    <source>The UNet's averaged weights were taken.</source>
@@ -4172,7 +4172,7 @@
   </message>
   <message>
    <source>The file does not say whether it is an epsilon or a v-prediction model; it will be tested at the start.</source>
-   <translation type="unfinished" />
+   <translation>文件没有说明它是 epsilon 还是 v 预测模型；开始训练时会测试一下。</translation>
   </message>
   <message>
    <source>The file gets smaller; pictures stay the same.</source>
@@ -4196,7 +4196,7 @@
   </message>
   <message>
    <source>The file of the base model does not say what it predicts. {guess}</source>
-   <translation type="unfinished" />
+   <translation>底模文件没有说明它的预测类型。{guess}</translation>
   </message>
   <message>
    <source>The file {path} cannot be read: {reason}.</source>
@@ -4220,7 +4220,7 @@
   </message>
   <message>
    <source>The last layer is right for photographic models; set 2 for most anime models.</source>
-   <translation type="unfinished" />
+   <translation>写实模型用最后一层即可；多数动漫模型请设为 2。</translation>
   </message>
   <message>
    <source>The last lines of log.txt say where. Resume goes on from the last snapshot.</source>
@@ -4288,7 +4288,7 @@
   </message>
   <message>
    <source>The model to train on: one file, a diffusers folder, or an id on the Hugging Face hub (owner/name). Stable Diffusion 1.x, 2.x or SDXL.</source>
-   <translation type="unfinished" />
+   <translation>用来训练的底模：单个文件、diffusers 文件夹，或 Hugging Face 上的 id（owner/name）。支持 Stable Diffusion 1.x、2.x 和 SDXL。</translation>
   </message>
   <message>
    <source>The model's answers are not probabilities between 0 and 1, so they cannot be tags.</source>
@@ -4296,7 +4296,7 @@
   </message>
   <message>
    <source>The model's file says {told}.</source>
-   <translation type="unfinished" />
+   <translation>模型文件标明的是 {told}。</translation>
   </message>
   <message>
    <source>The models are of different families ({listed}).</source>
@@ -4356,7 +4356,7 @@
   </message>
   <message>
    <source>The noise: nearly every model.</source>
-   <translation type="unfinished" />
+   <translation>预测噪声：几乎所有模型都是这样。</translation>
   </message>
   <message>
    <source>The number that belongs to the rule: a share from 0 to 1 (0.9 is usual), a ratio above 1, or a threshold. A fixed rank does not use it.</source>
@@ -4368,11 +4368,11 @@
   </message>
   <message>
    <source>The other one, where SDXL's two text encoders are files apart; empty takes the model's own.</source>
-   <translation type="unfinished" />
+   <translation>SDXL 的两个文本编码器分成两个文件时的另一个；留空则用模型自己的。</translation>
   </message>
   <message>
-   <source>The output is the file that is read: {path}.</source>
-   <translation>输出就是要读取的文件：{path}。</translation>
+   <source>The output is what is read, or lies in it: {path}.</source>
+   <translation>输出就是要读取的文件，或者位于其中：{path}。</translation>
   </message>
   <message>
    <source>The output {path} should end in {suffixes}.</source>
@@ -4528,7 +4528,7 @@
   </message>
   <message>
    <source>The text encoder helps a new word to stick.</source>
-   <translation type="unfinished" />
+   <translation>文本编码器有助于记住新词。</translation>
   </message>
   <message>
    <source>The text encoder of {path} knows {rows} tokens, its tokenizer has {count}.</source>
@@ -4544,7 +4544,7 @@
   </message>
   <message>
    <source>The text encoders give {given} numbers for each token, the UNet of {path} wants {wanted}.</source>
-   <translation type="unfinished" />
+   <translation>文本编码器每个 token 给出 {given} 个数，而 {path} 的 UNet 需要 {wanted} 个。</translation>
   </message>
   <message>
    <source>The token in HF_TOKEN does not open {id}, or there is no such model.</source>
@@ -4640,7 +4640,7 @@
   </message>
   <message>
    <source>There is no UNet in {path}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 里没有 UNet。</translation>
   </message>
   <message>
    <source>There is no VAE inside this model. Choose a VAE file beside it.</source>
@@ -4648,7 +4648,7 @@
   </message>
   <message>
    <source>There is no VAE inside {path}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 里没有 VAE。</translation>
   </message>
   <message>
    <source>There is no block {name} in this model.</source>
@@ -4696,7 +4696,7 @@
   </message>
   <message>
    <source>There is no second text encoder inside {path}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 里没有第二个文本编码器。</translation>
   </message>
   <message>
    <source>There is no text encoder in this model. Choose the full version of it, not the UNet alone.</source>
@@ -4704,7 +4704,7 @@
   </message>
   <message>
    <source>There is no text encoder inside {path}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 里没有文本编码器。</translation>
   </message>
   <message>
    <source>There is none before it: the run begins anew.</source>
@@ -4759,6 +4759,10 @@
   <message>
    <source>This folder has no path.</source>
    <translation>这个文件夹没有路径。</translation>
+  </message>
+  <message>
+   <source>This folder is no diffusers model. Choose the file {file} inside it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>This folder is not a diffusers model: it has no model_index.json. Choose a model file, or the folder above or below.</source>
@@ -4886,7 +4890,7 @@
   </message>
   <message>
    <source>This model was made at {native} × {native}; at smaller sizes it learns blur.</source>
-   <translation type="unfinished" />
+   <translation>这个模型是在 {native} × {native} 下训练的；尺寸更小只会学到模糊。</translation>
   </message>
   <message>
    <source>This prompt is empty.</source>
@@ -5006,7 +5010,7 @@
   </message>
   <message>
    <source>Usual for a LoRA with AdamW.</source>
-   <translation type="unfinished" />
+   <translation>用 AdamW 训练 LoRA 的常用值。</translation>
   </message>
   <message>
    <source>VAE</source>
@@ -5050,7 +5054,7 @@
   </message>
   <message>
    <source>Weighted captions</source>
-   <translation type="unfinished" />
+   <translation>带权重的标注</translation>
   </message>
   <message>
    <source>Weighted sum</source>
@@ -5078,11 +5082,11 @@
   </message>
   <message>
    <source>What its file says; a Stable Diffusion 2.x that does not is tested.</source>
-   <translation type="unfinished" />
+   <translation>以文件的说明为准；没有说明的 Stable Diffusion 2.x 会先测试。</translation>
   </message>
   <message>
    <source>What the model was made to tell: the noise, or v, a mixture of noise and picture. A wrong choice ruins it.</source>
-   <translation type="unfinished" />
+   <translation>模型被训练来回答什么：噪声，或者 v（噪声与画面的混合）。选错会毁掉结果。</translation>
   </message>
   <message>
    <source>What to avoid.</source>
@@ -5118,15 +5122,15 @@
   </message>
   <message>
    <source>Whether the LoRA that is continued keeps its rank and alpha, or gets those set here.</source>
-   <translation type="unfinished" />
+   <translation>继续训练的 LoRA 是保持自己的秩和 alpha，还是改用这里设定的。</translation>
   </message>
   <message>
    <source>Whether the noisiest step holds nothing of the picture: true darks and brights, for v-prediction models only.</source>
-   <translation type="unfinished" />
+   <translation>最嘈杂的一步是否完全不含画面：能画出真正的暗和亮，仅用于 v 预测模型。</translation>
   </message>
   <message>
    <source>Which of the text encoder's last layers is used: 2 for most anime models, 1 for photographic ones. SD 2.x and SDXL have a layer of their own and take only 1.</source>
-   <translation type="unfinished" />
+   <translation>使用文本编码器倒数第几层：多数动漫模型用 2，写实模型用 1。SD 2.x 和 SDXL 有固定的层，只能用 1。</translation>
   </message>
   <message>
    <source>Which parts learn. The text encoder helps a new word to stick; without it a run needs less memory.</source>
@@ -5138,7 +5142,7 @@
   </message>
   <message>
    <source>Width and height that pictures are scaled to cover. 512 is native for SD 1.x, 768 for the v-prediction models of SD 2.x, 1024 for SDXL; multiples of 64.</source>
-   <translation type="unfinished" />
+   <translation>图片缩放后要覆盖的宽和高。SD 1.x 原生为 512，SD 2.x 的 v 预测模型为 768，SDXL 为 1024；取 64 的倍数。</translation>
   </message>
   <message>
    <source>Width of the update. More learns more detail, weighs more and overfits sooner; 8 to 32 is usual.</source>
@@ -5154,11 +5158,11 @@
   </message>
   <message>
    <source>With zero terminal SNR a noise offset is not needed, and makes pictures too dark or too bright.</source>
-   <translation type="unfinished" />
+   <translation>有了零终端信噪比就不需要噪声偏移，再加会让画面过暗或过亮。</translation>
   </message>
   <message>
    <source>With zero terminal SNR the model learns true darks and brights by itself.</source>
-   <translation type="unfinished" />
+   <translation>有了零终端信噪比，模型自己就能学会真正的暗和亮。</translation>
   </message>
   <message>
    <source>Words</source>
@@ -5222,15 +5226,15 @@
   </message>
   <message>
    <source>Zero terminal SNR</source>
-   <translation type="unfinished" />
+   <translation>零终端信噪比（zero terminal SNR）</translation>
   </message>
   <message>
    <source>Zero terminal SNR is for v-prediction models, and this one predicts epsilon.</source>
-   <translation type="unfinished" />
+   <translation>零终端信噪比用于 v 预测模型，而这个模型预测的是 epsilon。</translation>
   </message>
   <message>
    <source>Zero terminal SNR is switched on, and this model predicts epsilon: pure noise tells it nothing.</source>
-   <translation type="unfinished" />
+   <translation>已打开零终端信噪比，但这个模型预测的是 epsilon：纯噪声对它没有任何信息。</translation>
   </message>
   <message>
    <source>a finite number</source>
@@ -5270,7 +5274,7 @@
   </message>
   <message>
    <source>as the model says</source>
-   <translation type="unfinished" />
+   <translation>以模型的说明为准</translation>
   </message>
   <message>
    <source>bf16</source>
@@ -5302,7 +5306,7 @@
   </message>
   <message>
    <source>epsilon</source>
-   <translation type="unfinished" />
+   <translation>epsilon</translation>
   </message>
   <message>
    <source>fp16</source>
@@ -5382,7 +5386,7 @@
   </message>
   <message>
    <source>it has none</source>
-   <translation type="unfinished" />
+   <translation>它没有</translation>
   </message>
   <message>
    <source>it has {name} twice or more tensors than any model</source>
@@ -5678,7 +5682,7 @@
   </message>
   <message>
    <source>v-prediction</source>
-   <translation type="unfinished" />
+   <translation>v 预测</translation>
   </message>
   <message>
    <source>with a depth map</source>
@@ -5730,7 +5734,7 @@
   </message>
   <message>
    <source>{count} of its {total} entries are none of a plain LoRA, or only half of one, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>它的 {total} 个条目中有 {count} 个不属于普通 LoRA，或者只有一半，例如 {name}。</translation>
   </message>
   <message>
    <source>{count} of {total} layers are equal in both models and were left out.</source>
@@ -5774,7 +5778,7 @@
   </message>
   <message>
    <source>{family} has one text encoder.</source>
-   <translation type="unfinished" />
+   <translation>{family} 只有一个文本编码器。</translation>
   </message>
   <message>
    <source>{family} inpainting model without a VAE.</source>
@@ -5798,15 +5802,15 @@
   </message>
   <message>
    <source>{family} models of this kind were made at {side} pixels.</source>
-   <translation type="unfinished" />
+   <translation>这类 {family} 模型是在 {side} 像素下训练的。</translation>
   </message>
   <message>
    <source>{family} uses a layer of its own and takes no clip skip.</source>
-   <translation type="unfinished" />
+   <translation>{family} 使用固定的层，不能设置 clip skip。</translation>
   </message>
   <message>
    <source>{family} uses the same layer always.</source>
-   <translation type="unfinished" />
+   <translation>{family} 始终使用同一层。</translation>
   </message>
   <message>
    <source>{file} can not be read ({reason}).</source>
@@ -6066,7 +6070,7 @@
   </message>
   <message>
    <source>{path} cannot be tested: {problem}</source>
-   <translation type="unfinished" />
+   <translation>无法测试 {path}：{problem}</translation>
   </message>
   <message>
    <source>{path} cannot be used: {problem}</source>

@@ -4762,7 +4762,7 @@
   </message>
   <message>
    <source>This folder is no diffusers model. Choose the file {file} inside it.</source>
-   <translation type="unfinished" />
+   <translation>这个文件夹不是 diffusers 模型。请选择其中的文件 {file}。</translation>
   </message>
   <message>
    <source>This folder is not a diffusers model: it has no model_index.json. Choose a model file, or the folder above or below.</source>

@@ -182,6 +182,15 @@ def test_a_folder_of_the_hubs_cache(tmp_path: Path) -> None:
     assert "under snapshots" in str(inspect_file(tmp_path).problem)
 
 
+def test_a_folder_with_one_model_file(tmp_path: Path) -> None:
+    """A LoRA as the hub and PEFT keep it."""
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"x")
+    assert "Choose the file adapter_model.safetensors inside it" in str(inspect_file(tmp_path).problem)
+    (tmp_path / "other.ckpt").write_bytes(b"x")
+    assert "model_index.json" in str(inspect_file(tmp_path).problem)
+
+
 def test_configs_that_are_no_files(folder: Path) -> None:
     (folder / "unet/config.json").unlink()
     (folder / "unet/config.json").mkdir()

@@ -372,12 +372,12 @@ def _inspect_folder(folder: Path) -> ModelFacts:
     """A diffusers folder: `model_index.json` and a folder a part, each with a config and weights; or one such part."""
     try:
         found = folders.recognise_folder(folder)
+        if found is None:
+            return _bad(folder, "unknown", strangers.no_model_folder(folder))
         files = [path for part in ("", *folders.PARTS) for path in weight_files(folder / part if part else folder)]
     except BadConfig as error:
         text = say("The model folder has a config that cannot be read: {reason}.", reason=str(error))
         return _bad(folder, "broken", text)
-    if found is None:
-        return _bad(folder, "unknown", strangers.no_model_folder(folder))
     facts = ModelFacts(
         folder, found.kind, found.family, strangers.summary(found, FAMILY_TITLES.get(found.family or "", "")),
         parts=found.parts, latent_channels=found.latent_channels, in_channels=found.in_channels, container="folder",

@@ -72,7 +72,7 @@ def _table(value: Any) -> dict[Any, Any] | None:
 
 
 def _leaves(root: Any) -> Iterator[tuple[str, TensorRef]]:
-    """Tensors with their dotted names, in the file's order, depth first; a table that lies in itself is not entered again."""
+    """Tensors with their dotted names, in the file's order, depth first; a table within itself is entered once."""
     left = MAX_NODES
     waiting: list[tuple[str, tuple[int, ...], Any]] = [("", (), root)]
     while waiting:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from trainer.messages import Message, say
 from trainer.models.adapter_layouts import Adapter
 from trainer.models.layouts import Found
-from trainer.models.opening import NotWeights
+from trainer.models.opening import NotWeights, shown
 from trainer.models.pickle_machine import BadPickle
+from trainer.models.weights_file import WEIGHT_SUFFIXES
 
 _ARCHIVE = say("This is a packed archive. Unpack it first and choose the model inside.")
 _PICTURE = say("This is a picture, not a model.")
@@ -87,10 +89,19 @@ def no_model_folder(folder: Path) -> Message:
         return say("This is a folder inside a diffusers model. Choose the folder above it.")
     if (folder / "snapshots").is_dir():
         return say("This is the hub's store of a model. Choose the folder with model_index.json under snapshots.")
+    alone = _only_weights(folder)
+    if alone is not None:
+        return say("This folder is no diffusers model. Choose the file {file} inside it.", file=alone)
     return say(
         "This folder is not a diffusers model: it has no model_index.json. Choose a model file, or "
         "the folder above or below."
     )
+
+
+def _only_weights(folder: Path) -> str | None:
+    """The name of the only model file that lies in a folder, among the first few hundred entries."""
+    names = [path.name for path in islice(folder.iterdir(), 300) if path.suffix.lower() in WEIGHT_SUFFIXES]
+    return shown(names[0]) if len(names) == 1 else None
 
 
 def summary(found: Found, family: str) -> Message:

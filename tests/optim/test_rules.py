@@ -18,6 +18,9 @@ from trainer.methods.lora import Settings
         ({"name": "Prodigy", "learning_rate": 1.0}, "unet", False),
         ({"name": "Prodigy", "learning_rate": 1.0, "text_encoder_rate": None}, "both", False),
         ({"name": "Prodigy", "learning_rate": 1.0, "text_encoder_rate": 0.0}, "both", False),
+        ({"name": "Prodigy", "learning_rate": 1.0, "text_encoder_rate": None, "text_encoder_2_rate": 0.5}, "both", True),
+        ({"name": "Prodigy", "learning_rate": 1.0, "text_encoder_rate": 0.4, "text_encoder_2_rate": 0.5}, "unet", False),
+        ({"name": "Prodigy", "learning_rate": 1.0, "text_encoder_2_rate": 1.0}, "text_encoder", True),
         ({"name": "AdamW"}, "both", False),
     ],
 )

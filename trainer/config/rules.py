@@ -119,14 +119,21 @@ def adafactor_pairs(run: RunFile) -> Iterator[Problem]:
 
 def own_rate_is_one_for_all(run: RunFile) -> Iterator[Problem]:
     """An optimiser that finds its rate finds one for all parts."""
-    row, optimizer = OPTIMIZERS[run.optimizer.name], run.optimizer
-    if not row.own_rate or run.network.train != "both":
+    row = OPTIMIZERS[run.optimizer.name]
+    rates = {part: rate for part, rate in _trained_rates(run).items() if rate}
+    if not row.own_rate or len(set(rates.values())) < 2:
         return
-    own = (optimizer.unet_rate, optimizer.text_encoder_rate)
-    rates = [optimizer.learning_rate if rate is None else rate for rate in own]
-    if 0.0 not in rates and rates[0] != rates[1]:
-        what = say("{optimizer} finds one rate for UNet and text encoder, and these differ.", optimizer=row.name)
-        yield Problem("optimizer.text_encoder_rate", what, say("Leave both empty, with a learning rate of 1."), rates[1])
+    part, rate = next((part, rate) for part, rate in rates.items() if rate != next(iter(rates.values())))
+    what = say("{optimizer} finds one rate for UNet and text encoder, and these differ.", optimizer=row.name)
+    yield Problem(f"optimizer.{part}_rate", what, say("Leave both empty, with a learning rate of 1."), rate)
+
+
+def _trained_rates(run: RunFile) -> dict[str, float]:
+    """The rates of the parts that train. A second text encoder counts where it is given a rate of its own."""
+    rates, train = run.optimizer.rates(), run.network.train
+    if run.optimizer.text_encoder_2_rate is None:
+        del rates["text_encoder_2"]
+    return {part: rate for part, rate in rates.items() if train == "both" or (part == "unet") == (train == "unet")}
 
 
 def rates_make_sense(run: RunFile) -> Iterator[Problem]:
@@ -134,7 +141,7 @@ def rates_make_sense(run: RunFile) -> Iterator[Problem]:
     row, optimizer = OPTIMIZERS[run.optimizer.name], run.optimizer
     rates = {"learning_rate": optimizer.learning_rate, "unet_rate": optimizer.unet_rate}
     if run.network.train != "unet":
-        rates["text_encoder_rate"] = optimizer.text_encoder_rate
+        rates |= {key: getattr(optimizer, key) for key in ("text_encoder_rate", "text_encoder_2_rate")}
     for key, rate in rates.items():
         if rate is None:
             continue
@@ -202,11 +209,7 @@ def name_is_a_file_name(run: RunFile) -> Iterator[Problem]:
 
 def something_is_saved(run: RunFile) -> Iterator[Problem]:
     """A rate of zero everywhere trains nothing."""
-    optimizer = run.optimizer
-    parts = {"unet": optimizer.unet_rate, "text_encoder": optimizer.text_encoder_rate}
-    trained = [part for part in parts if run.network.train in ("both", part)]
-    rates = [optimizer.learning_rate if parts[part] is None else parts[part] for part in trained]
-    if not any(rates) and not OPTIMIZERS[optimizer.name].relative_rate:
+    if not any(_trained_rates(run).values()) and not OPTIMIZERS[run.optimizer.name].relative_rate:
         yield _warning("optimizer.learning_rate", say("Every learning rate is 0: nothing will be learnt."))
 
 

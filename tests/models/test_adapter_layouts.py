@@ -163,6 +163,37 @@ def test_a_peft_file_written_by_peft_itself(tmp_path: Path) -> None:
         assert (facts.adapter.method, facts.adapter.ranks) == (method, (4,))
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "method", "ranks"),
+    [
+        ("lora", "locon", (4,)), ("loha", "loha", (4,)), ("lokr", "lokr", ()), ("ia3", "ia3", ()), ("glora", "glora", (4,)),
+        ("diag-oft", "oft", ()), ("boft", "boft", ()), ("full", "full", ()), ("dylora", "dylora", (4,)),
+    ],
+)  # fmt: skip
+def test_what_lycoris_itself_writes(tmp_path: Path, algorithm: str, method: str, ranks: tuple[int, ...]) -> None:
+    """The names of the library of today, under the prefix that kohya's trainer gives them."""
+    import lycoris
+    from safetensors.torch import save_file
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.to_k, self.conv = torch.nn.Linear(32, 64, bias=False), torch.nn.Conv2d(8, 8, 3)
+
+    lycoris.LycorisNetwork.apply_preset({"target_module": ["Attention"]})
+    module = torch.nn.ModuleDict({"down_blocks_0": Attention()})
+    network = lycoris.create_lycoris(module, 1.0, linear_dim=4, linear_alpha=2, conv_dim=4, algo=algorithm)
+    network.apply_to()
+    tensors = {
+        name.replace("lycoris_", "lora_unet_"): tensor.contiguous() for name, tensor in network.state_dict().items()
+    }
+    save_file(tensors, tmp_path / "x.safetensors", {"ss_network_args": f'{{"algo": "{algorithm}"}}'})
+    facts = inspect_file(tmp_path / "x.safetensors")
+    assert facts.kind == "lora" and facts.adapter is not None
+    assert (facts.adapter.method, facts.adapter.num_layers) == (method, 2)
+    assert facts.adapter.ranks == ranks or algorithm == "lokr"  # small layers are kept whole by LoKr
+
+
 def test_a_kohya_pickle(tmp_path: Path) -> None:
     torch.save({f"{SD1}.lora_down.weight": torch.zeros(8, 768), f"{SD1}.alpha": torch.tensor(4.0)}, tmp_path / "x.pt")
     facts = inspect_file(tmp_path / "x.pt")

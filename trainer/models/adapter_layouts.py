@@ -25,7 +25,7 @@ _DOWN = (
     ".lora_down.weight", ".lora_A.weight", ".lora_A.default.weight", ".lora.down.weight", "_lora.down.weight",
     ".lora_linear_layer.down.weight",
 )  # fmt: skip
-_RANK_IN_ROWS = (*_DOWN, ".hada_w1_b", ".lokr_w1_b", ".lokr_w2_b")
+_RANK_IN_ROWS = (*_DOWN, ".hada_w1_b", ".lokr_w1_b", ".lokr_w2_b", ".a2.weight", ".b2.weight")
 _PREFIXES = ("lora_unet_", "lora_te", "lycoris_", "lora_unet.")
 _SIGNS = (  # what metadata says of the base, most telling first
     ("stable-diffusion-xl-v1-refiner", "sdxl_refiner"), ("stable-diffusion-xl", "sdxl"), ("sdxl_", "sdxl"),

@@ -81,7 +81,7 @@ class ExportDialog(QDialog):
         self.file.setAccessibleName(tr("File"))
         self.file.addItems([path.name for path in self._offer.files])
         self.file.currentIndexChanged.connect(lambda _: self._suggest_name())
-        self.target = PathEditor(files=False, folders=True, placeholder=tr("The folder of your WebUI or ComfyUI"))
+        self.target = PathEditor(files=False, folders=True, placeholder=tr("The folder of your WebUI, ComfyUI, or any other"))
         self.target.edit.setAccessibleName(tr("Folder of the program"))
         self.target.edit.setCompleter(QCompleter(self._preferences.get(TARGETS), self))
         self.target.edited.connect(lambda _: self._look_at_target())

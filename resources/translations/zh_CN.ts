@@ -236,6 +236,10 @@
    <translation>关闭</translation>
   </message>
   <message>
+   <source>Close Athanor?</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Copy</source>
    <translation>复制</translation>
   </message>
@@ -864,6 +868,10 @@
    <translation>预览提示词</translation>
   </message>
   <message>
+   <source>Preview {number}: {setting}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Previews that freeze while the loss still moves are overfitting: take an earlier epoch.</source>
    <translation>损失还在变、预览图却不动了，就是过拟合：取更早的一轮。</translation>
   </message>
@@ -1096,6 +1104,10 @@
    <translation>正在启动……</translation>
   </message>
   <message>
+   <source>Stay open</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Step</source>
    <translation>步</translation>
   </message>
@@ -1114,6 +1126,10 @@
   <message>
    <source>Stop and save</source>
    <translation>停止并保存</translation>
+  </message>
+  <message>
+   <source>Stop it and close</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Stop now</source>
@@ -1228,8 +1244,8 @@
    <translation>第一张预览图会出现在这里。</translation>
   </message>
   <message>
-   <source>The folder of your WebUI or ComfyUI</source>
-   <translation>你的 WebUI 或 ComfyUI 的文件夹</translation>
+   <source>The folder of your WebUI, ComfyUI, or any other</source>
+   <translation>WebUI、ComfyUI 或任意文件夹</translation>
   </message>
   <message>
    <source>The last lines: {lines}</source>
@@ -1922,6 +1938,10 @@
   <message>
    <source>{time} left</source>
    <translation>还剩 {time}</translation>
+  </message>
+  <message>
+   <source>{tool} is still at work. If Athanor closes, its work is lost; no file is harmed.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>… and {count} more files are left out.</source>
@@ -4207,8 +4227,8 @@
    <translation>第一个模型。其他模型没有的内容取自它。</translation>
   </message>
   <message>
-   <source>The folder of your WebUI or ComfyUI: the final LoRA is placed in its models. Empty copies nothing.</source>
-   <translation>你的 WebUI 或 ComfyUI 的文件夹：最终的 LoRA 会放进它的模型目录。留空则不复制。</translation>
+   <source>The folder of the program you draw with, or any other: the final LoRA is placed where it looks for LoRAs. Empty copies nothing.</source>
+   <translation>你绘图所用程序的文件夹，或任意文件夹：最终的 LoRA 会放到它读取 LoRA 的位置。留空则不复制。</translation>
   </message>
   <message>
    <source>The folder {folder} cannot be written.</source>

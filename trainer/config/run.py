@@ -376,7 +376,8 @@ class Output(Section):
     export_to: str = setting(
         "",
         "Copy to",
-        "The folder of your WebUI or ComfyUI: the final LoRA is placed in its models. Empty copies nothing.",
+        "The folder of the program you draw with, or any other: the final LoRA is placed where it looks for LoRAs. "
+        "Empty copies nothing.",
         widget="folder",
     )
     snapshot_minutes: float = setting(

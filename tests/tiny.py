@@ -154,14 +154,17 @@ def pipeline_of(family: str, parts: Components) -> Any:
     inpaints = parts.unet.config.in_channels == 9
     name = family_of(family).pipeline
     make = getattr(diffusers, name.replace("Pipeline", "InpaintPipeline") if inpaints else name)
+    tokenizers = [
+        libraries.clip_tokenizer(Path(parts.tokenizer.name_or_path)) for encoder in family_of(family).text_encoders
+    ]
+    for tokenizer, encoder in zip(tokenizers, family_of(family).text_encoders, strict=True):
+        tokenizer.pad_token = "!" if encoder.pad == 0 else tokenizer.eos_token
     given = {
-        "vae": parts.vae, "unet": parts.unet, "text_encoder": parts.text_encoder, "tokenizer": parts.tokenizer,
+        "vae": parts.vae, "unet": parts.unet, "text_encoder": parts.text_encoder, "tokenizer": tokenizers[0],
         "scheduler": scheduler_of(parts),
     }  # fmt: skip
     if parts.text_encoder_2 is not None:
-        second = libraries.clip_tokenizer(Path(parts.tokenizer.name_or_path))
-        second.pad_token = "!"
-        return make(**given, text_encoder_2=parts.text_encoder_2, tokenizer_2=second, add_watermarker=False)
+        return make(**given, text_encoder_2=parts.text_encoder_2, tokenizer_2=tokenizers[1], add_watermarker=False)
     return make(**given, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 

@@ -4392,7 +4392,7 @@
   </message>
   <message>
    <source>The output is what is read, or lies in it: {path}.</source>
-   <translation>输出就是要读取的文件，或者位于其中：{path}。</translation>
+   <translation>输出就是要读取的内容，或在它里面：{path}。</translation>
   </message>
   <message>
    <source>The output {path} should end in {suffixes}.</source>

@@ -107,7 +107,15 @@ def decomposed(base: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
     return tensors, columns - base
 
 
-METHODS = [hadamard, kronecker, full_kronecker, full, without_alpha, decomposed]
+def decomposed_by_rows(base: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+    """DoRA as PEFT writes it: a length for each output."""
+    up, down, lengths = random(32, 3, seed=1), random(3, 32, seed=2), random(32, seed=3).abs() + 0.5
+    tensors = {"lora_B.weight": up, "lora_A.weight": down, "lora_magnitude_vector": lengths}
+    merged = base + up @ down
+    return tensors, torch.stack([lengths[i] * merged[i] / merged[i].norm() for i in range(32)]) - base
+
+
+METHODS = [decomposed_by_rows, hadamard, kronecker, full_kronecker, full, without_alpha, decomposed]
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__name__)

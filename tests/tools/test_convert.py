@@ -195,13 +195,16 @@ def test_what_cannot_be_converted_is_refused(base: Path, tmp_path: Path) -> None
         ({"model": lora, "vae": base}, "needs a base model"),
         ({"model": lora, "output": tmp_path / "folder"}, "needs a base model"),
         ({"vae": lora}, "A VAE is needed"),
-        ({"output": base}, "The output is the file that is read"),
-        ({"output": tmp_path / "full"}, "There is a file or folder of this name"),
+        ({"output": base}, "The output is what is read"),
+        ({"output": tmp_path / "full"}, "There is a folder of this name"),
+        ({"output": tmp_path / "full", "overwrite": True}, "There is a folder of this name"),
+        ({"output": base.parent, "overwrite": True}, "The output is what is read, or lies in it"),
     ]
     for settings, sentence in cases:
         with pytest.raises(BadInput) as refused:
             use("convert", **{"model": base, "output": tmp_path / "m.safetensors", **settings})
         assert sentence in str(refused.value)
+    assert (tmp_path / "full" / "a").exists(), "a folder of the user's is never replaced"
     assert not (tmp_path / "m.safetensors").exists() and not (tmp_path / "folder").exists()
 
 
@@ -264,6 +267,18 @@ def test_a_folder_is_merged_and_baked_like_a_file(base: Path, tmp_path: Path) ->
         use("bake", model=source, loras=(lora,), output=tmp_path / f"{source.stem}-baked.safetensors")
     one, other = (read_file(tmp_path / f"{name}-baked.safetensors") for name in ("base", "folder"))
     assert same(one, other)
+
+
+def test_a_folder_is_overwritten_only_if_asked_and_only_if_it_is_a_model(base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "folder"
+    output.mkdir()
+    use("convert", model=base, output=output, overwrite=True)
+    with pytest.raises(BadInput, match="There is a file or folder of this name"):
+        use("convert", model=base, output=output)
+    use("convert", model=base, output=output, overwrite=True, precision="fp16")
+    assert {tensor.dtype for tensor in weights_of(output)["unet"].values()} == {torch.float16}
+    with pytest.raises(BadInput, match="or lies in it"):
+        use("convert", model=output, output=output / "m.safetensors")
 
 
 def test_an_incomplete_model_makes_no_folder(base: Path, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_what_cannot_be_extracted_is_refused(base: Path, tuned: Path, tmp_path: 
         ({"tuned": changed(base, tmp_path / "drop.safetensors", drop)}, "lacks 1 weights"),
         ({"tuned": changed(base, tmp_path / "shrink.safetensors", shrink)}, "is 32 × 32 in the base model and 8 × 32"),
         ({"rule": "cumulative", "amount": 2.0}, "needs a share"),
-        ({"output": tuned, "overwrite": True}, "The output is the file that is read"),
+        ({"output": tuned, "overwrite": True}, "The output is what is read"),
         ({"device": "no such card"}, "There is no device"),
     ]
     for settings, sentence in cases:

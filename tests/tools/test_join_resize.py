@@ -184,7 +184,7 @@ def test_what_cannot_be_joined_or_resized_is_refused(loras: list[Path], tmp_path
         ("resize", {"lora": loras[0], "rule": "ratio", "amount": 0.5}, "needs a number above 1"),
         ("resize", {"lora": loras[0], "rule": "threshold"}, "needs a number above 0"),
         ("resize", {"lora": loras[0], "output": tmp_path / "x.ckpt"}, "should end in .safetensors"),
-        ("resize", {"lora": loras[0], "output": loras[0], "overwrite": True}, "The output is the file that is read"),
+        ("resize", {"lora": loras[0], "output": loras[0], "overwrite": True}, "The output is what is read"),
     ]
     for tool, settings, sentence in cases:
         with pytest.raises(BadInput) as refused:

@@ -45,7 +45,9 @@ def expected(module: Any, base: Any, settings: dict[str, Any]) -> torch.Tensor:
     if settings.get("weight_decompose"):
         merged: torch.Tensor = module.get_merged_weight(1.0)[0]
         return (merged - weight).detach()
-    has_own = hasattr(module, "get_weight")  # what merging with LoHa does in 4.1 applies the scale twice, forward does not
+    has_own = hasattr(
+        module, "get_weight"
+    )  # what merging with LoHa does in 4.1 applies the scale twice, forward does not
     change: torch.Tensor = module.get_weight(weight.shape) if has_own else module.get_diff_weight(1.0)[0]
     return change.reshape(weight.shape).detach()
 

@@ -177,7 +177,7 @@ def test_what_cannot_be_merged_is_refused(models: list[Path], tmp_path: Path) ->
         ({"model_b": small}, "1 tensors of Model B have other sizes"),
         ({"mode": "difference"}, "three models are needed"),
         ({"amount_c": 0.5}, "no model C"),
-        ({"output": models[0]}, "The output is the file that is read"),
+        ({"output": models[0]}, "The output is what is read"),
         ({"output": models[2]}, "There is a file or folder of this name"),
         ({"output": tmp_path / "m.pt"}, "should end in .safetensors / .ckpt"),
     ]

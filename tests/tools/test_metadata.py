@@ -82,7 +82,7 @@ def test_what_cannot_be_edited_is_refused(lora: Path, tmp_path: Path) -> None:
         ({"file": tmp_path / "none.safetensors"}, "There is no file"),
         ({"file": tmp_path}, "is a folder"),
         ({"file": tmp_path / "short.safetensors"}, "are missing at its end"),
-        ({"output": lora, "set": ("a=b",)}, "The output is the file that is read"),
+        ({"output": lora, "set": ("a=b",)}, "The output is what is read"),
         ({"set": ("a=" + "x" * 20_000_000,)}, "is not read by programs"),
     ]
     for settings, sentence in cases:

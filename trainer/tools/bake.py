@@ -48,7 +48,7 @@ class Changes:
 def run(settings: BakeSettings, watch: Watch) -> Result:
     """Write the model. Raises BadInput if a LoRA is for another family or of other sizes."""
     model = open_checkpoint(settings.model, "Model")
-    loras = open_loras(settings.loras)
+    loras = open_loras(settings.loras, model)
     output = Path(settings.output)
     check_output(output, [model.path, *(lora.path for lora in loras)], MODEL_SUFFIXES, settings.overwrite)
     changes = find_changes(model, loras, settings.loras)

@@ -104,13 +104,13 @@ def base_version_of(facts: ModelFacts) -> str:
 def _fact_of_family(facts: ModelFacts, name: str) -> str:
     if facts.family not in TRAINABLE:
         return ""
-    found: Mapping[str, str] = getattr(family_of(facts), name)
-    return found[facts.prediction or family_of(facts).rules.prediction]
+    found: Mapping[str, str] = getattr(family_of(facts.family), name)
+    return found[facts.prediction or family_of(facts.family).rules.prediction]
 
 
-def family_of(facts: ModelFacts) -> StableDiffusion:
-    """The family of a model of one of the families that train."""
-    family: StableDiffusion = importlib.import_module(f"trainer.models.{facts.family}").FAMILY
+def family_of(name: str | None) -> StableDiffusion:
+    """A family of those that train (`header.TRAINABLE`)."""
+    family: StableDiffusion = importlib.import_module(f"trainer.models.{name}").FAMILY
     return family
 
 
@@ -184,7 +184,7 @@ def _folder(facts: ModelFacts) -> Checkpoint:
     """A diffusers folder: each tensor by the name that it has in an LDM file, those that only LDM files have included."""
     if facts.family not in TRAINABLE:
         raise BadInput(say("{path} cannot be read as a folder. {summary}", path=str(facts.path), summary=facts.summary))
-    family = family_of(facts)
+    family = family_of(facts.family)
     places: dict[str, Place] = {}
     parts: Any = facts.parts
     for plan in family.plans(facts.path, parts=parts).values():
@@ -213,7 +213,7 @@ def untold_configs(model: Checkpoint) -> dict[str, dict[str, Any]]:
     """What of the parts' configs a reader could not tell from a file with the model's tensors, by part."""
     if not model.facts.path.is_dir():
         return config_beside(model.path)
-    family = family_of(model.facts)
+    family = family_of(model.facts.family)
     parts: Any = model.facts.parts
     true = {part: plan.config for part, plan in family.plans(model.path, parts=parts).items()}
     return untold(family, model.shapes, true)

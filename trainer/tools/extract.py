@@ -15,7 +15,7 @@ from trainer.tools.checkpoint import Checkpoint, architecture_of, base_version_o
 from trainer.tools.output import check_output
 from trainer.tools.places import PRECISIONS, Files, Place
 from trainer.tools.rules import check_rule
-from trainer.tools.targets import Target, lora_layers
+from trainer.tools.targets import lora_layers
 from trainer.tools.watch import Result, Watch
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ class _Job:
     """A layer to look at: its place in both models, and the rank that it may have."""
 
     name: str
-    target: Target
     base: Place
     tuned: Place
     rank: int
@@ -101,7 +100,9 @@ def _jobs(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) -> Ite
                     tuned=" × ".join(map(str, other.shape)),
                 )
             )
-        yield _Job(name, target, one, other, rank)
+        if target.stop is not None:
+            one, other = (place.rows(target.start, target.stop) for place in (one, other))
+        yield _Job(name, one, other, rank)
     if missing:
         raise BadInput(
             say(
@@ -156,8 +157,6 @@ def _difference(job: _Job, least: float, files: Files) -> torch.Tensor | None:
     if base.dtype != tuned.dtype and torch.equal(base.to(short), tuned.to(short)):
         return None
     change = tuned.float().sub_(base.float()) if tuned.dtype != torch.float32 else tuned.sub_(base)
-    if job.target.stop is not None:
-        change = change[job.target.start : job.target.stop]
     if float(change.abs().max()) <= least:
         return None
     return change

@@ -40,7 +40,7 @@ def write_folder(folder: Path, model: Checkpoint, vae: Path | None, precision: s
     """
     if model.facts.family not in TRAINABLE:
         raise BadInput(say("A diffusers folder cannot be made of this. {summary}", summary=model.facts.summary))
-    family = family_of(model.facts)
+    family = family_of(model.facts.family)
     parts: Any = [part for part in family.parts if part in model.facts.parts or (part == "vae" and vae is not None)]
     plans = family.plans(model.path, vae=vae, parts=parts)
     given: dict[Part, dict[str, Place]] = {part: _library_places(family, plan, model) for part, plan in plans.items()}

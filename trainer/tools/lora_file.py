@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.errors import BadInput
 from trainer.messages import say
-from trainer.models.header import FAMILY_TITLES, ModelFacts, inspect_file
+from trainer.models.header import FAMILY_TITLES, TRAINABLE, ModelFacts, inspect_file
+from trainer.models.lora_names import Alphas, Speller, read_alphas, speller
 from trainer.models.weights_file import read_header
 from trainer.tools.catalog import LoraEntry
+from trainer.tools.checkpoint import Checkpoint, family_of
 from trainer.tools.places import Files, Place
+from trainer.tools.targets import unet_config_of
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +38,23 @@ _ENDS = (
     "lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "diff", "diff_b",
     "w_norm", "b_norm", "bias",
 )  # fmt: skip
+_MAGNITUDE = re.compile(r"\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?$")  # PEFT's word for DoRA's
+_USUAL_UNETS: dict[str, dict[str, Any]] = {  # what names depend on, as all published models of the families have it
+    "sd1": {
+        "block_out_channels": [320, 640, 1280, 1280],
+        "layers_per_block": 2,
+        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+    },
+    "sdxl": {
+        "block_out_channels": [320, 640, 1280],
+        "layers_per_block": 2,
+        "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
+        "up_block_types": [*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+        "transformer_layers_per_block": [1, 2, 10],
+    },
+}
+_USUAL_UNETS["sd2"] = _USUAL_UNETS["sd1"]
 
 
 @dataclass(frozen=True)
@@ -74,12 +97,13 @@ class LoraFile:
         return max(sorted(set(names)), key=names.count)
 
 
-def open_lora(path: str, what: str) -> LoraFile:
-    """Read the header of a LoRA.
+def open_lora(path: str, what: str, model: Checkpoint | None = None) -> LoraFile:
+    """Read the header of a LoRA, in whose names ever: kohya's, diffusers', PEFT's, OneTrainer's.
 
     Args:
         path: the file.
         what: the setting's label, for sentences.
+        model: the one that it is for, if it is at hand: it knows the names of its layers best.
 
     Raises BadInput if it is something else, damaged, of a method that no tool knows, or has tensors without a meaning.
     """
@@ -88,14 +112,17 @@ def open_lora(path: str, what: str) -> LoraFile:
         reason = facts.problem if facts.kind in ("missing", "broken", "pickle") and facts.problem else facts.summary
         raise BadInput(say("{what}: a LoRA is needed, {path} is none. {reason}", what=what, path=path, reason=reason))
     header = read_header(facts.path)
+    names = _speller(facts, model)
     grouped: dict[str, dict[str, Place]] = {}
     strange = []
     for name, info in header.tensors.items():
-        module, end = _split(name)
+        module, end = _split(name, names)
         if end is None:
             strange.append(name)
             continue
-        grouped.setdefault(module, {})[end] = Place.of(facts.path, info)
+        column = (math.prod(info.shape), 1) if _MAGNITUDE.search(name) else None  # one length for each output
+        grouped.setdefault(module, {})[end] = Place.of(facts.path, info, column)
+    _add_alphas(grouped, read_alphas(facts.path, header.metadata, names))
     layers = {module: Layer(_method(tensors), tensors) for module, tensors in grouped.items()}
     strange += [module for module, layer in layers.items() if not layer.method]
     if strange:
@@ -111,12 +138,38 @@ def open_lora(path: str, what: str) -> LoraFile:
     return LoraFile(facts.path, facts, layers, header.metadata)
 
 
-def _split(name: str) -> tuple[str, str | None]:
-    """A tensor's layer, and the end of its name; None if it is not known."""
+def _speller(facts: ModelFacts, model: Checkpoint | None) -> Speller:
+    """What translates the file's names to kohya's. A family's usual blocks stand in where no model is at hand."""
+    family = model.facts.family if model is not None else facts.family
+    if family not in TRAINABLE:
+        return speller(None, (), sai=False)
+    known = family_of(family)
+    config = unet_config_of(model) if model is not None else _USUAL_UNETS.get(family)
+    return speller(config, tuple(encoder.lora for encoder in known.text_encoders), sai=known.sai_lora)
+
+
+def _split(name: str, names: Speller) -> tuple[str, str | None]:
+    """A tensor's layer by kohya's name, and the end of its name by kohya's or LyCORIS'; None if it is not known."""
     for end in _ENDS:
         if name.endswith(f".{end}"):
-            return name[: -len(end) - 1], end
-    return name, None
+            return names.layer(name[: -len(end) - 1]), end
+    if match := _MAGNITUDE.search(name):
+        return names.layer(name[: match.start()]), DORA
+    return names.tensor(name) or (name, None)
+
+
+def _add_alphas(grouped: dict[str, dict[str, Place]], alphas: Alphas) -> None:
+    """Give plain layers without an alpha of their own the one that the file's metadata has for them."""
+    for name, tensors in grouped.items():
+        alpha = alphas.find(name) if DOWN in tensors and ALPHA not in tensors else None
+        if alpha is not None:
+            tensors[ALPHA] = Place.made((), "F32", partial(_scalar, alpha))
+
+
+def _scalar(value: float) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(value)
 
 
 def _method(tensors: Mapping[str, Place]) -> str:
@@ -126,9 +179,9 @@ def _method(tensors: Mapping[str, Place]) -> str:
     return method
 
 
-def open_loras(entries: Sequence[LoraEntry]) -> list[LoraFile]:
+def open_loras(entries: Sequence[LoraEntry], model: Checkpoint | None = None) -> list[LoraFile]:
     """All LoRAs of a list, of one family as far as they say. Raises BadInput."""
-    loras = [open_lora(entry.path, "LoRA") for entry in entries]
+    loras = [open_lora(entry.path, "LoRA", model) for entry in entries]
     known = {lora.path.name: lora.facts.family for lora in loras if lora.facts.family}
     if len(set(known.values())) > 1:
         listed = "; ".join(f"{name}: {FAMILY_TITLES.get(family or '', '?')}" for name, family in known.items())

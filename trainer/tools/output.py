@@ -51,10 +51,10 @@ def check_output(output: Path, inputs: Iterable[Path], suffixes: Sequence[str], 
     for given in inputs:
         if same_place(given, output):
             raise BadInput(
-                say("The output is the file that is read: {path}.", path=str(output)), say("Choose another name.")
+                say("The output is what is read, or lies in it: {path}.", path=str(output)), say("Choose another name.")
             )
-    if output.is_dir() and suffixes:
-        raise BadInput(say("There is a folder of this name: {path}.", path=str(output)))
+    if output.is_dir() and (suffixes or not _may_be_replaced(output)):
+        raise BadInput(say("There is a folder of this name: {path}.", path=str(output)), say("Choose another name."))
     if output.exists() and not overwrite:
         raise BadInput(
             say("There is a file or folder of this name: {path}.", path=str(output)),
@@ -62,12 +62,17 @@ def check_output(output: Path, inputs: Iterable[Path], suffixes: Sequence[str], 
         )
 
 
+def _may_be_replaced(folder: Path) -> bool:
+    """Whether a folder is empty or a diffusers model: nothing else of the user's is ever replaced by one."""
+    return (folder / "model_index.json").is_file() or not any(folder.iterdir())
+
+
 def same_place(one: Path, other: Path) -> bool:
-    """Whether two paths are the same file or folder, or one lies in the other."""
+    """Whether two paths are the same file or folder, or one lies in the other, which is a folder."""
     first, second = one.resolve(), other.resolve()
     if first == second or (second.exists() and first.exists() and first.samefile(second)):
         return True
-    return first.is_dir() and first in second.parents
+    return (first.is_dir() and first in second.parents) or (second.is_dir() and second in first.parents)
 
 
 def check_space(folder: Path, num_bytes: int) -> None:

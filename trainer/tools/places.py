@@ -54,10 +54,14 @@ class Place:
         return cls((), shape, dtype, make)
 
     def rows(self, start: int, stop: int) -> Place:
-        """Some rows of a tensor that lies in one piece."""
-        (piece,) = self.pieces
-        shape = (stop - start, *self.shape[1:])
-        return replace(self, pieces=(replace(piece, info=rows_of(piece.info, start, stop - start)),), shape=shape)
+        """Some rows of a tensor that is not turned."""
+        found, begin = [], 0
+        for piece in self.pieces:
+            first, last = max(start - begin, 0), min(stop - begin, piece.info.shape[0])
+            if first < last:
+                found.append(replace(piece, info=rows_of(piece.info, first, last - first)))
+            begin += piece.info.shape[0]
+        return replace(self, pieces=tuple(found), shape=(stop - start, *self.shape[1:]))
 
     @property
     def num_items(self) -> int:

@@ -63,7 +63,7 @@ def lora_layers(model: Checkpoint) -> dict[str, Target]:
     """
     if model.facts.family not in TRAINABLE:
         raise BadInput(say("What a LoRA for this model is called is not known. {summary}", summary=model.facts.summary))
-    family, shapes, known = family_of(model.facts), model.shapes, targets_by_name(model)
+    family, shapes, known = family_of(model.facts.family), model.shapes, targets_by_name(model)
     names: list[str] = []
     for encoder in family.text_encoders:
         prefix = encoder.prefix_in(shapes)
@@ -89,6 +89,11 @@ def _unet_layers(shapes: Shapes) -> Iterator[tuple[str, str, Target]]:
         weight, bias = f"{keys.LDM_UNET}{ldm}.weight", f"{keys.LDM_UNET}{ldm}.bias"
         if weight in shapes:
             yield ldm, diffusers, Target("unet", weight, bias)
+
+
+def unet_config_of(model: Checkpoint) -> configs.Config | None:
+    """The model's UNet as far as the names of its layers need it, None if it has none of this kind."""
+    return _unet_config(model.shapes)
 
 
 def _unet_config(shapes: Shapes) -> configs.Config | None:

@@ -41,17 +41,10 @@ def to_library(links: Iterable[Link], prefix: str, given: Mapping[str, Place]) -
         elif link.how == "turned":
             place = _turned(place)
         elif link.how == "third":
-            place = _third(place, link.third)
+            rows = place.shape[0] // 3
+            place = place.rows(rows * link.third, rows * (link.third + 1))
         found[link.library] = place
     return found
-
-
-def _third(place: Place, number: int) -> Place:
-    """One of three that are joined, in one tensor of a file or in three."""
-    rows = place.shape[0] // 3
-    if len(place.pieces) == 3:
-        return replace(place, pieces=place.pieces[number : number + 1], shape=(rows, *place.shape[1:]))
-    return place.rows(rows * number, rows * (number + 1))
 
 
 def _turned(place: Place) -> Place:

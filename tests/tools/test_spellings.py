@@ -1,0 +1,125 @@
+"""LoRAs in other programs' names: the tools read them as what they are, and write kohya's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import family_of, save_tiny_file
+from tests.tools.material import Tensors, save, use
+from trainer.models import keys
+from trainer.models.tensor_file import read_file
+from trainer.nets.lora import LoraNetwork
+from trainer.tools.catalog import LoraEntry
+
+RANK, ALPHA = 3, 1.5
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tensors, dict[str, str]]:
+    """A tiny SDXL, a LoRA for it in kohya's names, and kohya's name → part and module path in diffusers."""
+    base = save_tiny_file(tmp_path_factory.mktemp("sdxl"), "sdxl", family="sdxl")
+    family = family_of("sdxl")
+    components = family.load(base)
+    targets = {part: family.adapter_modules(components, part) for part in ("unet", *family.text_parts)}
+    made = LoraNetwork(targets, RANK, ALPHA)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=draw) * 0.1)
+    paths = {}
+    for part, modules in targets.items():
+        names = {id(module): path for path, module in getattr(components, part).named_modules()}
+        for name, module in modules.items():
+            path = names[id(module)]
+            paths[name] = f"{part}.{path if part == 'unet' or path.startswith('text_model') else f'text_model.{path}'}"
+    return base, dict(made.state_tensors()), paths
+
+
+def renamed(tensors: Tensors, layer: Callable[[str], str], down: str, up: str, alpha: str | None) -> Tensors:
+    ends = {"lora_down.weight": down, "lora_up.weight": up, "alpha": alpha}
+    found = {}
+    for name, tensor in tensors.items():
+        module, _, end = name.partition(".")
+        if ends[end] is not None:
+            found[f"{layer(module)}.{ends[end]}"] = tensor
+    return found
+
+
+def kohya_with_diffusers_names(tensors: Tensors, paths: dict[str, str]) -> tuple[Tensors, dict[str, str]]:
+    def layer(name: str) -> str:
+        return (
+            f"lora_unet_{paths[name].removeprefix('unet.').replace('.', '_')}"
+            if paths[name].startswith("unet.")
+            else name
+        )
+
+    return renamed(tensors, layer, "lora_down.weight", "lora_up.weight", "alpha"), {}
+
+
+def diffusers(tensors: Tensors, paths: dict[str, str]) -> tuple[Tensors, dict[str, str]]:
+    """As diffusers' save_lora_weights writes it: alpha in the header."""
+    parts = ("unet", "text_encoder", "text_encoder_2")
+    says = {f"{part}.{key}": value for part in parts for key, value in {"r": RANK, "lora_alpha": ALPHA}.items()}
+    found = renamed(tensors, paths.__getitem__, "lora_A.weight", "lora_B.weight", None)
+    return found, {"format": "pt", "lora_adapter_metadata": json.dumps(says)}
+
+
+def onetrainer(tensors: Tensors, paths: dict[str, str]) -> tuple[Tensors, dict[str, str]]:
+    """OneTrainer's own: kohya's ends, dots in the path, the original code's names of the UNet."""
+    unet = {keys_.replace(".", "_"): keys_ for keys_ in keys.unet_modules(UNET)}
+
+    def layer(name: str) -> str:
+        if name.startswith("lora_unet_"):
+            return f"lora_unet.{unet[name.removeprefix('lora_unet_')]}"
+        prefix, _, path = paths[name].partition(".")
+        return f"{'lora_te1' if prefix == 'text_encoder' else 'lora_te2'}.{path}"
+
+    return renamed(tensors, layer, "lora_down.weight", "lora_up.weight", "alpha"), {}
+
+
+UNET = {
+    "block_out_channels": (32, 64), "layers_per_block": 1, "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "transformer_layers_per_block": (1, 2),
+}  # fmt: skip
+SPELLINGS = [kohya_with_diffusers_names, diffusers, onetrainer]
+
+
+@pytest.mark.parametrize("spell", SPELLINGS, ids=lambda spell: spell.__name__)
+def test_baking_is_the_same_in_every_spelling(
+    spell: Callable[[Tensors, dict[str, str]], tuple[Tensors, dict[str, str]]],
+    sdxl: tuple[Path, Tensors, dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    base, tensors, paths = sdxl
+    spelled, metadata = spell(tensors, paths)
+    assert set(spelled) != set(tensors)
+    outputs = []
+    for name, content in (("kohya", tensors), ("other", spelled)):
+        lora = save(tmp_path / f"{name}.safetensors", content, metadata if name == "other" else {})
+        output = tmp_path / f"{name}-baked.safetensors"
+        result = use("bake", model=base, loras=(LoraEntry(path=str(lora), weight=0.7),), output=output)
+        assert not result.notes, "every layer has its place"
+        outputs.append(read_file(output))
+    assert all(torch.equal(outputs[0][name], outputs[1][name]) for name in outputs[0])
+
+
+def test_joining_brings_spellings_together(sdxl: tuple[Path, Tensors, dict[str, str]], tmp_path: Path) -> None:
+    """Two spellings of one LoRA are the same layers; the result has kohya's names, alpha in each layer."""
+    _, tensors, paths = sdxl
+    texts = {name: tensor for name, tensor in tensors.items() if name.startswith("lora_te")}
+    spelled, metadata = diffusers(texts, paths)
+    first = save(tmp_path / "kohya.safetensors", texts)
+    second = save(tmp_path / "diffusers.safetensors", spelled, metadata)
+    entries = tuple(LoraEntry(path=str(path), weight=0.5) for path in (first, second))
+    use("join", loras=entries, output=tmp_path / "joined.safetensors", precision="fp32", rank=RANK)
+    joined = read_file(tmp_path / "joined.safetensors")
+    assert set(joined) == set(texts)
+    for name in (name.removesuffix(".alpha") for name in texts if name.endswith(".alpha")):
+        up, down = (joined[f"{name}.lora_{side}.weight"] for side in ("up", "down"))
+        wanted = texts[f"{name}.lora_up.weight"] @ texts[f"{name}.lora_down.weight"] * (ALPHA / RANK)
+        torch.testing.assert_close(up @ down * float(joined[f"{name}.alpha"]) / RANK, wanted, rtol=1e-4, atol=1e-5)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trainer.models.header import ModelFacts
 
 TAKEN = "taken_over"  # preference: what families have set, place -> value, so that the next one may change it again
-PATH = "model.path"
+PATH, RESOLUTION, PROMPTS = "model.path", "images.resolution", "samples.prompts"
 Wish = tuple[str, Any, Message]  # a place, the value that a model wants there, and why
 
 
@@ -49,9 +49,24 @@ def split_changes(wanted: Sequence[Wish], values: Any, defaults: Any, ours: Any)
         old = read(values, place)
         if old == new:
             continue
-        is_free = old == read(defaults, place) or (place in ours and ours[place] == old)
+        is_free = place.startswith(PROMPTS) or old == read(defaults, place) or (place in ours and ours[place] == old)
         (free if is_free else kept).append(Change(place, old, new, why))
     return free, kept
+
+
+def prompt_wishes(values: Any, wanted: Sequence[Wish]) -> list[Wish]:
+    """Previews that are drawn at the resolution that is trained now are to be drawn at the one that is wanted."""
+    new, why = next(((value, why) for place, value, why in wanted if place == RESOLUTION), (None, None))
+    prompts = read(values, PROMPTS)
+    if new is None or why is None or not isinstance(prompts, list):
+        return []
+    old = read(values, RESOLUTION)
+    return [
+        (f"{PROMPTS}[{number}].{key}", side, why)
+        for number, prompt in enumerate(prompts, 1)
+        if isinstance(prompt, dict) and [prompt.get("width"), prompt.get("height")] == old != new
+        for key, side in zip(("width", "height"), new, strict=True)
+    ]
 
 
 class FamilyDefaults(QObject):
@@ -87,6 +102,7 @@ class FamilyDefaults(QObject):
         path, facts, wanted = answer
         if path != self._draft.get(PATH) or facts.kind != "base":
             return
+        wanted = [*wanted, *prompt_wishes(self._draft.values, wanted)]
         ours = self._preferences.get(TAKEN, {})
         taken, kept = split_changes(wanted, self._draft.values, default_values(), ours)
         self._path, self.facts, self.taken, self.kept = path, facts, tuple(taken), tuple(kept)
@@ -98,7 +114,8 @@ class FamilyDefaults(QObject):
         if not changes:
             return
         new = {change.place: change.new for change in changes}
-        self._preferences.set(TAKEN, {**self._preferences.get(TAKEN, {}), **new})
+        ours = {place: value for place, value in new.items() if not place.startswith(PROMPTS)}
+        self._preferences.set(TAKEN, {**self._preferences.get(TAKEN, {}), **ours})
         self._draft.set_many(new)
 
     def _look_again(self) -> None:
@@ -106,11 +123,18 @@ class FamilyDefaults(QObject):
         if self._draft.get(PATH) != self._path:
             self.dismiss()
             return
-        taken = tuple(change for change in self.taken if self._draft.get(change.place) == change.new)
-        kept = tuple(change for change in self.kept if self._draft.get(change.place) == change.old)
+        taken = tuple(change for change in self.taken if self._value(change.place) == change.new)
+        kept = tuple(change for change in self.kept if self._value(change.place) == change.old)
         if (taken, kept) != (self.taken, self.kept):
             self.taken, self.kept = taken, kept
             self.changed.emit()
+
+    def _value(self, place: str) -> Any:
+        """The draft's value; None where there is no such place any more (a prompt that was taken out)."""
+        try:
+            return read(self._draft.values, place)
+        except KeyError:
+            return None
 
     def undo(self) -> None:
         """Give the settings back what they were, as one step."""

@@ -352,7 +352,23 @@ class MainWindow(QMainWindow):
         if stored:
             self.restoreGeometry(QByteArray.fromBase64(stored.encode()))
 
+    def _may_stop_tool(self) -> bool:
+        """Whether the tool at work may be ended with the window: its work would be lost. No tool: yes."""
+        job = self.context.jobs.running
+        if job is None:
+            return True
+        tool = i18n.translate_message(job.title)
+        text = tr("{tool} is still at work. If Athanor closes, its work is lost; no file is harmed.", tool=tool)
+        box = QMessageBox(QMessageBox.Icon.Question, tr("Close Athanor?"), text, parent=self)
+        stop = box.addButton(tr("Stop it and close"), QMessageBox.ButtonRole.DestructiveRole)
+        box.setDefaultButton(box.addButton(tr("Stay open"), QMessageBox.ButtonRole.RejectRole))
+        box.exec()
+        return box.clickedButton() is stop
+
     def closeEvent(self, event: QCloseEvent) -> None:
+        if not self._may_stop_tool():
+            event.ignore()
+            return
         if self.starter.is_running and self.preferences.say_once("training goes on"):
             text = tr(
                 "The training goes on without this window. Open Athanor again whenever you like: everything is there."

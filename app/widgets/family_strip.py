@@ -9,10 +9,10 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from app import theme
-from app.family_defaults import Change, FamilyDefaults
+from app.family_defaults import PROMPTS, Change, FamilyDefaults
 from app.form import shown_value
 from app.i18n import tr, translate_message, translate_trainer
-from app.places import setting_at
+from app.places import parts_of, setting_at
 from app.widgets.basics import SEVERITY_ICONS, button, clear, label, row, tool_button
 from trainer.config.run import sections
 from trainer.models.header import FAMILY_TITLES
@@ -106,4 +106,8 @@ def change_words(change: Change) -> tuple[str, str, str]:
         chosen = next((choice.label for choice in info.choices if choice.value == value), None)
         return translate_trainer(chosen) if chosen is not None else shown_value(value)
 
-    return translate_trainer(info.label), words(change.old), words(change.new)
+    name = translate_trainer(info.label)
+    if change.place.startswith(PROMPTS):
+        number = int(parts_of(change.place)[2]) + 1
+        name = tr("Preview {number}: {setting}", number=number, setting=name)
+    return name, words(change.old), words(change.new)

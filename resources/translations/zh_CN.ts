@@ -237,7 +237,7 @@
   </message>
   <message>
    <source>Close Athanor?</source>
-   <translation type="unfinished" />
+   <translation>关闭 Athanor？</translation>
   </message>
   <message>
    <source>Copy</source>
@@ -869,7 +869,7 @@
   </message>
   <message>
    <source>Preview {number}: {setting}</source>
-   <translation type="unfinished" />
+   <translation>预览图 {number}：{setting}</translation>
   </message>
   <message>
    <source>Previews that freeze while the loss still moves are overfitting: take an earlier epoch.</source>
@@ -1105,7 +1105,7 @@
   </message>
   <message>
    <source>Stay open</source>
-   <translation type="unfinished" />
+   <translation>不关闭</translation>
   </message>
   <message>
    <source>Step</source>
@@ -1129,7 +1129,7 @@
   </message>
   <message>
    <source>Stop it and close</source>
-   <translation type="unfinished" />
+   <translation>停止并关闭</translation>
   </message>
   <message>
    <source>Stop now</source>
@@ -1297,7 +1297,7 @@
   </message>
   <message>
    <source>The {part} is not in this file. Choose a file that has it:</source>
-   <translation>这个文件里没有{part}，请选一个带有它的文件：</translation>
+   <translation>这个文件缺少：{part}。请选一个带有它的文件：</translation>
   </message>
   <message>
    <source>Theme</source>
@@ -1941,7 +1941,7 @@
   </message>
   <message>
    <source>{tool} is still at work. If Athanor closes, its work is lost; no file is harmed.</source>
-   <translation type="unfinished" />
+   <translation>“{tool}”还在进行。现在关闭 Athanor，这次处理会作废，但不会损坏任何文件。</translation>
   </message>
   <message>
    <source>… and {count} more files are left out.</source>

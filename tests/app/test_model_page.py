@@ -522,3 +522,18 @@ def test_the_page_takes_drops_and_its_invitation_does_not(page: ModelPage) -> No
     assert page.acceptDrops()
     assert not page.invitation.acceptDrops(), "the page would not see what is dragged over it"
     assert isinstance(page.invitation, QWidget)
+
+
+def test_previews_follow_the_resolution(page: ModelPage, sdxl: Path, wait: Wait) -> None:
+    own = {"prompt": "b", "width": 640, "height": 512}
+    page.draft.set("samples.prompts", [{"prompt": "a", "width": 512, "height": 512}, own])
+    chosen(page, sdxl, wait)
+    first, second = page.draft.get("samples.prompts")
+    assert (first["width"], first["height"]) == (1024, 1024)
+    assert second == own
+    assert "Preview 1: Width: 512 → 1024" in page.strip.taken.texts
+    page.draft.set("samples.prompts", [])
+    assert not any("Preview" in text for text in page.strip.taken.texts)
+    page.strip.undo.click()
+    assert page.draft.get("images.resolution") == [512, 512]
+    assert page.draft.get("samples.prompts") == []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PySide6.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QMessageBox
 
 from app.main_window import MainWindow
 from app.pages.tools import ToolsPage
@@ -387,3 +387,25 @@ def test_the_result_of_a_conversion_becomes_the_base_model(page: ToolsPage, wind
 def test_progress_lines_are_json_that_the_window_reads() -> None:
     line = json.dumps({"event": "progress", "done": 1, "total": 2, "text": "x"}).encode()
     assert read_event(line) == {"event": "progress", "done": 1, "total": 2, "text": "x"}
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_window_with_a_tool_at_work_asks_before_it_closes(
+    window: MainWindow, page: ToolsPage, tmp_path: Path, wait: Wait, monkeypatch: pytest.MonkeyPatch, stops: bool
+) -> None:
+    run_patient(monkeypatch, tmp_path)
+    job = Job(say("Convert"), "x", (str(tmp_path / "trace"),))
+    page.jobs.add(job)
+    wait(lambda: job.total == 4)
+    asked: list[str] = []
+
+    def answer(box: QMessageBox) -> int:
+        asked.append(box.text())
+        next(made for made in box.buttons() if made.text().startswith("Stop") is stops).click()
+        return 0
+
+    monkeypatch.setattr(QMessageBox, "exec", answer)
+    assert window.close() is stops
+    assert "Convert is still at work" in asked[0]
+    page.jobs.stop(job)
+    wait(lambda: page.jobs.running is None)

@@ -50,6 +50,7 @@ def stretches() -> dict[str, Any]:
     from app.main_window import MainWindow, apply_look
     from app.pages import PAGES
     from app.preferences import Preferences
+    from trainer.paths import RESOURCES
 
     app = QApplication([])
     preferences = Preferences()
@@ -86,6 +87,13 @@ def stretches() -> dict[str, Any]:
             window.open_page(key)
     with watched("a run file opened", 1.0):
         window.context.try_example()
+    with watched("a tool's form opened"):
+        window.page("tools").choose("merge")  # type: ignore[attr-defined]
+    with watched("what a file says opened", 1.0):
+        window.page("tools").look(RESOURCES / "demo" / "ember.safetensors")  # type: ignore[attr-defined]
+    with watched("a base model chosen", 1.0):
+        window.page("model")
+        window.draft.set("model.path", str(RESOURCES / "demo" / "ember.safetensors"))
     with watched("a key typed"):
         window.draft.set("network.rank", 24)
     folder = long_run(Path(os.environ["ATHANOR_HOME"]) / "runs")

@@ -1,4 +1,4 @@
-"""Another family's way in a real window: SDXL chosen, what it wants taken over, trained, drawn, placed, and made smaller."""
+"""Other families' way in a real window: chosen, what they want taken over, trained, drawn, placed, and made smaller."""
 
 from __future__ import annotations
 
@@ -57,14 +57,26 @@ def run_file(tmp_path: Path, pictures: Path, webui: Path) -> Path:
     return file
 
 
+FAMILIES = [
+    pytest.param("sdxl", {}, ["unet"], id="sdxl"),
+    pytest.param("sd2", {}, ["text_encoder", "unet"], id="sd2", marks=pytest.mark.e2e_slow),
+    pytest.param(
+        "sd2", {"prediction": "v_prediction"}, ["text_encoder", "unet"], id="sd2 v", marks=pytest.mark.e2e_slow
+    ),
+]
+
+
 @pytest.mark.timeout(900)
-def test_sdxl_from_its_file_to_a_smaller_lora(desktop: Desktop, tmp_path: Path, webui: Path, run_file: Path) -> None:
+@pytest.mark.parametrize(("family", "facts", "parts"), FAMILIES)
+def test_from_a_model_to_a_smaller_lora(
+    desktop: Desktop, tmp_path: Path, webui: Path, run_file: Path, family: str, facts: dict[str, str], parts: list[str]
+) -> None:
     home = tmp_path / "home"
-    model = save_tiny_file(tmp_path, "tiny-xl", family="sdxl")
+    model = save_tiny_file(tmp_path, "tiny-model", family=family, **facts)
     window = AppWindow(desktop, home, str(run_file))
     window.fill("pretrained model", str(model))
-    wait_until(lambda: drafted(home, "network", "train") == "unet", 60, "what SDXL wants of the settings")
-    assert drafted(home, "images", "resolution") == [64, 64]
+    wait_until(lambda: drafted(home, "images", "resolution") == [64, 64], 60, "what the model wants of the settings")
+    assert drafted(home, "network", "train") == ("unet" if family == "sdxl" else "both")
     window.keys("ctrl+Return")
     runs = home / "runs"
     wait_until(lambda: find_runs(runs), PATIENCE_S, "the run's folder")
@@ -74,9 +86,9 @@ def test_sdxl_from_its_file_to_a_smaller_lora(desktop: Desktop, tmp_path: Path, 
     assert len(list(folder.samples.glob("*.png"))) >= 3, "a preview before, after each epoch"
     lora = webui / "models" / "Lora" / "zorv.safetensors"
     wait_until(lambda: lora.exists(), 30, "the LoRA in the WebUI's folder")
-    facts = inspect_file(lora)
-    assert (facts.kind, facts.family, sorted(facts.parts)) == ("lora", "sdxl", ["unet"])
-    assert facts.adapter is not None and facts.adapter.ranks[0] == 4
+    found = inspect_file(lora)
+    assert (found.kind, found.family, sorted(found.parts)) == ("lora", family, parts)
+    assert found.adapter is not None and found.adapter.ranks[0] == 4
     wait_until(lambda: not is_alive(folder.read_status()), 60, "the worker's end")
     make_smaller(window, lora)
     window.close()

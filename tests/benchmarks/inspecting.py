@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -92,8 +95,6 @@ def _end(handle: BinaryIO, count: int, size: int, start: int) -> None:
 
 def write_pickles(path: Path, shapes: Shapes) -> None:
     """The same as torch wrote it before 1.6."""
-    import pickle
-
     from tests.models.hostile import MAGIC
 
     keys = [str(number) for number in range(len(shapes))]
@@ -106,17 +107,45 @@ def write_pickles(path: Path, shapes: Shapes) -> None:
         handle.truncate()
 
 
+class _Storage:
+    """A storage that is only spoken of."""
+
+    def __init__(self, key: str, count: int) -> None:
+        self.key, self.count = key, count
+
+
+class _Tensor:
+    """A contiguous tensor over the whole of a storage, pickled as torch pickles its own."""
+
+    def __init__(self, storage: _Storage, shape: tuple[int, ...]) -> None:
+        self.storage, self.shape = storage, shape
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from torch._utils import _rebuild_tensor_v2
+
+        from trainer.models.safetensors_file import plain_strides
+
+        arguments = (self.storage, 0, self.shape, plain_strides(self.shape), False, OrderedDict())
+        return _rebuild_tensor_v2, arguments
+
+
 def _pickle(shapes: Shapes) -> bytes:
     """data.pkl: {"state_dict": {name: tensor}} with a half-precision storage for each tensor."""
-    from tests.models.hostile import PROTO, tensor_pickle, text
-    from trainer.models.safetensors_file import plain_strides
+    import torch
 
-    rows = (
-        tensor_pickle(storage="HalfStorage", key=str(number), length=_product(shape), shape=shape,
-                      strides=plain_strides(shape), name=name)[3:-1]
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: Any) -> Any:
+            if not isinstance(value, _Storage):
+                return None
+            return "storage", torch.HalfStorage, value.key, "cpu", value.count
+
+    tensors = {
+        name: _Tensor(_Storage(str(number), _product(shape)), shape)
         for number, (name, shape) in enumerate(shapes.items())
-    )  # fmt: skip
-    return PROTO + b"}" + text("state_dict") + b"}" + b"".join(rows) + b"s" + text("global_step") + b"K\x05s."
+    }
+    out = BytesIO()
+    Pickler(out, 2).dump({"state_dict": tensors, "global_step": 5})
+    return out.getvalue()
 
 
 def _product(shape: tuple[int, ...]) -> int:

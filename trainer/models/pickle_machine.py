@@ -80,7 +80,7 @@ class Machine:
     """One pickle, read from `source` where it stands; the bytes after it are left alone."""
 
     def __init__(self, source: BinaryIO, world: World) -> None:
-        self._source, self._world = source, world
+        self._source, self._world, self._raw = source, world, source.read
         self._left, self._bytes_left = MAX_INSTRUCTIONS, MAX_BYTES
         self._stack: list[Any] = []
         self._marks: list[int] = []
@@ -127,7 +127,7 @@ class Machine:
 
     def _number(self, form: struct.Struct) -> Any:
         """A number of a few bytes, which the count of instructions bounds well enough."""
-        return form.unpack(self._source.read(form.size))[0]
+        return form.unpack(self._raw(form.size))[0]
 
     def _line_bytes(self) -> bytes:
         line = self._source.readline(MAX_LINE)
@@ -303,6 +303,34 @@ def _old_text(data: bytes) -> str | bytes:
         return data
 
 
+def _put(form: struct.Struct) -> Callable[[Machine], None]:
+    """Remember the top of the stack under a number; the most frequent instruction of all, so without detours."""
+    unpack, size = form.unpack, form.size
+
+    def put(machine: Machine) -> None:
+        machine._memo[unpack(machine._raw(size))[0]] = machine._stack[-1]
+
+    return put
+
+
+def _get(form: struct.Struct) -> Callable[[Machine], None]:
+    unpack, size = form.unpack, form.size
+
+    def get(machine: Machine) -> None:
+        machine._stack.append(machine._memo[unpack(machine._raw(size))[0]])
+
+    return get
+
+
+def _push(form: struct.Struct) -> Callable[[Machine], None]:
+    unpack, size = form.unpack, form.size
+
+    def push(machine: Machine) -> None:
+        machine._stack.append(unpack(machine._raw(size))[0])
+
+    return push
+
+
 _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"\x80": Machine._protocol,
     b"\x95": Machine._frame,
@@ -316,13 +344,13 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"\x89": lambda m: m._push(False),
     b"I": Machine._text_integer,
     b"L": Machine._text_integer,
-    b"J": lambda m: m._push(m._number(_I32)),
-    b"K": lambda m: m._push(m._number(_BYTE)),
-    b"M": lambda m: m._push(m._number(_U16)),
+    b"J": _push(_I32),
+    b"K": _push(_BYTE),
+    b"M": _push(_U16),
     b"\x8a": lambda m: m._integer(m._number(_BYTE)),
     b"\x8b": lambda m: m._integer(m._number(_I32)),
     b"F": lambda m: m._push(float(m._line())),
-    b"G": lambda m: m._push(m._number(_F64)),
+    b"G": _push(_F64),
     # text and bytes
     b"S": Machine._text_string,
     b"T": lambda m: m._push(_old_text(m._read(m._number(_I32)))),
@@ -354,11 +382,11 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"\x91": lambda m: m._push(m._group()),  # FROZENSET
     # memory
     b"g": lambda m: m._push(m._memo[int(m._line())]),
-    b"h": lambda m: m._push(m._memo[m._number(_BYTE)]),
-    b"j": lambda m: m._push(m._memo[m._number(_U32)]),
+    b"h": _get(_BYTE),
+    b"j": _get(_U32),
     b"p": lambda m: m._remember(int(m._line())),
-    b"q": lambda m: m._remember(m._number(_BYTE)),
-    b"r": lambda m: m._remember(m._number(_U32)),
+    b"q": _put(_BYTE),
+    b"r": _put(_U32),
     b"\x94": lambda m: m._remember(len(m._memo)),
     # names, calls, objects: all go to the world
     b"c": lambda m: m._import(m._line(), m._line()),

@@ -341,3 +341,29 @@ def test_other_families_and_odd_unets_are_refused(family: str, files: dict[str, 
     odd = save_tiny_file(tmp_path, family=family, in_channels=5)
     with pytest.raises(BadInput, match="channels"):
         family_of(family).load(odd)
+
+
+def test_nobody_else_asks_for_a_family_by_name() -> None:
+    """`docs/adding-a-family.md` promises it: a family is named in trainer/models alone, but for tables of plain words."""
+    import re
+
+    root = Path(__file__).parents[2]
+    tables = ("trainer/models/", "trainer/targets/notes.py", "trainer/targets/base.py", "trainer/tools/")
+    asks = re.compile(r"[\"'](sd1|sd2|sdxl|sdxl_refiner)[\"']|\bis_(sd1|sd2|sdxl|xl)\b")
+    found = [
+        f"{path.relative_to(root).as_posix()}:{number}"
+        for folder in ("trainer", "app", "captioners")
+        for path in sorted((root / folder).rglob("*.py"))
+        if not path.relative_to(root).as_posix().startswith(tables)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if asks.search(line)
+    ]
+    assert found == []
+
+
+def test_the_guide_shows_the_family_as_it_is() -> None:
+    root = Path(__file__).parents[2]
+    code = (root / "trainer" / "models" / "sdxl.py").read_text(encoding="utf-8")
+    shown = (root / "docs" / "adding-a-family.md").read_text(encoding="utf-8")
+    block = shown.split("```python\n")[1].split("```")[0]
+    assert block.strip() in code

@@ -1841,7 +1841,7 @@
   </message>
   <message>
    <source>{done} of {total}</source>
-   <translation>{done} / {total}</translation>
+   <translation>已下载 {done}，共 {total}</translation>
   </message>
   <message>
    <source>{done} of {total} pictures</source>

@@ -141,7 +141,7 @@ def test_the_watch_sees_what_it_has_to_see(tmp_path: Path) -> None:
 # --- hypothesis: valid form, impossible content ---
 
 quick = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-thorough = settings(quick, max_examples=3000)
+thorough = settings(quick, max_examples=2000)
 
 names = st.one_of(
     st.text(max_size=20),

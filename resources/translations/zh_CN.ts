@@ -6162,7 +6162,7 @@
   </message>
   <message>
    <source>{path}: {reason}.</source>
-   <translation>{path}：{reason}。</translation>
+   <translation>文件 {path}：{reason}。</translation>
   </message>
   <message>
    <source>{path}: {written} entries written, {removed} taken out.</source>

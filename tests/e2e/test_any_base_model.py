@@ -59,9 +59,9 @@ def run_file(tmp_path: Path, pictures: Path, webui: Path) -> Path:
 
 FAMILIES = [
     pytest.param("sdxl", {}, ["unet"], id="sdxl"),
-    pytest.param("sd2", {}, ["text_encoder", "unet"], id="sd2", marks=pytest.mark.e2e_slow),
+    pytest.param("sd2", {}, ["text_encoder", "unet"], id="sd2", marks=pytest.mark.slow),
     pytest.param(
-        "sd2", {"prediction": "v_prediction"}, ["text_encoder", "unet"], id="sd2 v", marks=pytest.mark.e2e_slow
+        "sd2", {"prediction": "v_prediction"}, ["text_encoder", "unet"], id="sd2 v", marks=pytest.mark.slow
     ),
 ]
 

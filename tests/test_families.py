@@ -269,3 +269,15 @@ def test_previews_of_an_inpainting_model_paint_everything(models: dict[str, Path
         height=64, width=64, num_inference_steps=4, guidance_scale=4.0, negative_prompt="ugly", latents=start,
     ).images[0]  # fmt: skip
     assert max(high for _, high in ImageChops.difference(mine, theirs).getextrema()) <= 2
+
+
+@pytest.mark.parametrize("kind", ["sd2 v zero", "sdxl", "sd1 inpainting"])
+def test_half_precision_stays_close(models: dict[str, Path], pictures: Path, tmp_path: Path, kind: str) -> None:
+    """bf16 on a CPU: masks, sizes and pooled text pass, and the losses are those of fp32 to its few digits."""
+    samples = {"prompts": (PROMPT,), "at_end": True}
+    changes: dict[str, Any] = {"training": {"steps": 2}, "network": {"rank": 4, "train": "both"}, "samples": samples}
+    _, exact = go(run_of(models[kind], pictures, **changes), tmp_path / "fp32")
+    half = {"speed": {"precision": "bf16", "device": "cpu"}}
+    _, short = go(run_of(models[kind], pictures, **changes, **half), tmp_path / "bf16")
+    assert short.losses == pytest.approx(exact.losses, rel=0.1) and short.losses != exact.losses
+    assert len(short.of(events.Sample)) == 1 and not short.of(events.Warning_)

@@ -2655,6 +2655,10 @@
    <translation>请从模型页面下载文件本身。</translation>
   </message>
   <message>
+   <source>Download the model again.</source>
+   <translation>请重新下载模型。</translation>
+  </message>
+  <message>
    <source>Download the model again; if its sizes are unusual, it needs its config beside it.</source>
    <translation>请重新下载模型；如果它的尺寸特殊，旁边要放它的配置文件。</translation>
   </message>
@@ -4149,6 +4153,10 @@
   <message>
    <source>The config file {path} beside the model cannot be read: {reason}.</source>
    <translation>模型旁边的配置文件 {path} 读不了：{reason}。</translation>
+  </message>
+  <message>
+   <source>The config of the {part} of {path} does not describe a model: {reason}.</source>
+   <translation>{path} 中 {part} 的配置描述的不是模型：{reason}。</translation>
   </message>
   <message>
    <source>The curve of the learning rate.</source>

@@ -6290,7 +6290,7 @@
   </message>
   <message>
    <source>{why}.</source>
-   <translation>{why}。</translation>
+   <translation>原因：{why}。</translation>
   </message>
   <message>
    <source>{word} is not of the form key=value.</source>

@@ -68,6 +68,23 @@ def test_resume_is_exact(model: Path, pictures: Path, tmp_path: Path, name: str)
         assert state is not None and holds_bytes(state["stepper"]["optimizer"])
 
 
+def test_a_run_that_began_from_convolutions_resumes_without_their_file(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """The layers that the other LoRA brought are in the snapshot, not in the run file."""
+    go(tiny_run(model, pictures, network={"conv_rank": 2}, training={"epochs": 1}), tmp_path / "before")
+    begun = (tmp_path / "before" / "checkpoints" / "tiny.safetensors").rename(tmp_path / "begun.safetensors")
+    run = tiny_run(model, pictures, network={"rank": 8, "network_weights": str(begun)}, training={"epochs": 3})
+    _, whole = go(run, tmp_path / "whole")
+    first = Recorder()
+    go(run, tmp_path / "broken", AfterStep(first, 4, Command("stop")), first)
+    begun.unlink()
+    _, second = go(run, tmp_path / "broken")
+    assert first.losses + second.losses == whole.losses
+    assert any("_conv1." in name for name in weights(tmp_path / "broken"))
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
+
+
 def holds_bytes(state: Any) -> bool:
     if isinstance(state, torch.Tensor):
         return state.dtype == torch.uint8

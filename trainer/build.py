@@ -242,13 +242,11 @@ class _Builder:
         family.set_attention(components, self.attention)
         if run.speed.gradient_checkpointing:
             family.checkpoint_gradients(components, {"unet", *parts})
-        settings = run.network
-        if snapshot is not None:  # the LoRA that this one began from may be gone by now, and is in the snapshot
-            settings = settings.model_copy(update={"network_weights": ""})
-        trained: Trained = self.method.build(settings, components, family, run.training.seed)
-        if snapshot is not None:
+        state = snapshot["trained"] if snapshot else None
+        trained: Trained = self.method.build(run.network, components, family, run.training.seed, state)
+        if state is not None:
             with fitting():
-                trained.load_state_dict(snapshot["trained"])
+                trained.load_state_dict(state)
         trained.train()
         return trained
 

@@ -128,7 +128,13 @@ def trained_parts(settings: Settings, family: Family) -> tuple[Part, ...]:
     return unet if settings.train == "unet" else (*unet, *family.text_parts)
 
 
-def build(settings: Settings, components: Components, family: Family, seed: int = 0) -> TrainedLora:
+def build(
+    settings: Settings,
+    components: Components,
+    family: Family,
+    seed: int = 0,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> TrainedLora:
     """Put LoRA layers beside the layers of the parts that train; they act from now on, with no effect yet.
 
     Args:
@@ -136,14 +142,19 @@ def build(settings: Settings, components: Components, family: Family, seed: int 
         components: the loaded model; the parts that train must be there.
         family: says which layers a LoRA acts on and what they are called.
         seed: of the initial weights.
+        state: what a run that goes on will load: the layers that `network_weights` gave are known from it, and that file,
+            which may be gone by now, is not read again.
 
     Raises BadInput if `network_weights` names a file that does not fit.
     """
-    from trainer.nets.begun_lora import read_begun
+    from trainer.nets.begun_lora import BegunLora, read_begun
     from trainer.nets.lora import LoraNetwork
 
     parts = trained_parts(settings, family)
-    begun = read_begun(Path(settings.network_weights), components, family) if settings.network_weights else None
+    begun = None
+    if settings.network_weights:
+        source = Path(settings.network_weights)
+        begun = read_begun(source, components, family) if state is None else BegunLora(source, state)
     targets: dict[str, Any] = {part: family.adapter_modules(components, part) for part in parts}
     if "unet" in parts and (settings.conv_rank or (begun and begun.goes_beyond(targets["unet"]))):
         targets["unet"] = family.adapter_modules(components, "unet", convolutions=True)
@@ -151,7 +162,7 @@ def build(settings: Settings, components: Components, family: Family, seed: int 
         targets, settings.rank, settings.alpha, settings.dropout, seed, settings.conv_rank, settings.conv_alpha
     )
     trained = TrainedLora(network, settings)
-    if begun is not None:
+    if begun is not None and state is None:
         try:
             trained.continue_from(begun)
         except BadInput:

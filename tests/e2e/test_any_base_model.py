@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.e2e.desktop import AppWindow, Desktop, wait_until
@@ -95,6 +97,16 @@ def test_from_a_model_to_a_smaller_lora(
     assert window.process.returncode == 0
 
 
+def tools_of(window: AppWindow) -> list[psutil.Process]:
+    """The tools' processes that the window has started and that are at work."""
+    found = []
+    for child in psutil.Process(window.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "tools" in child.cmdline():
+                found.append(child)
+    return found
+
+
 def make_smaller(window: AppWindow, lora: Path) -> None:
     """The tool that resizes, by the keyboard alone; it offers the name itself."""
     smaller = lora.with_name("zorv-r2.safetensors")
@@ -105,5 +117,7 @@ def make_smaller(window: AppWindow, lora: Path) -> None:
     window.type("2")
     window.keys("ctrl+Return")
     wait_until(lambda: smaller.exists(), 120, "the smaller LoRA")
+    wait_until(lambda: not tools_of(window), 60, "the tool's end")  # else the window asks before it closes
+    window.settle()
     facts = inspect_file(smaller)
     assert facts.adapter is not None and facts.adapter.ranks == (2,)

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=[1280, 800])
     parser.add_argument("--run-file", type=Path, help="open this run file first")
     parser.add_argument("--home", type=Path, help="the user folder (with runs to show); an empty one if not given")
+    parser.add_argument("--model", type=Path, help="show what this model file says as well")
     parser.add_argument("--icon", action="store_true")
     options = parser.parse_args()
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -65,7 +66,22 @@ def make_screenshots(options: argparse.Namespace) -> None:
                 name = f"{list(PAGES).index(key):02d}-{key}-{language}-{theme}-{options.scale}.png"
                 window.grab().save(str(options.folder / name))
                 print(options.folder / name)
+            if options.model is not None:
+                name = f"metadata-{language}-{theme}-{options.scale}.png"
+                take_viewer(app, window, options.model, options.folder / name)
     window.close()
+
+
+def take_viewer(app, window, model: Path, target: Path) -> None:  # type: ignore[no-untyped-def]
+    """The metadata viewer with a model file."""
+    from app.widgets.metadata_view import MetadataView
+
+    view = MetadataView(window, model)
+    view.show()
+    wait(app, 1.0)
+    view.grab().save(str(target))
+    view.close()
+    print(target)
 
 
 def wait(app, seconds: float) -> None:  # type: ignore[no-untyped-def]

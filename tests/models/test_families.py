@@ -16,6 +16,7 @@ from trainer.models.header import inspect_file
 from trainer.models.protocol import Components, Cond
 from trainer.models.safetensors_file import read_header
 from trainer.models.tensor_file import read_file, write_file
+from trainer.models.text_encoders import TextEncoder
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -242,6 +243,29 @@ def test_missing_text_encoders_are_named_and_can_be_given(
     same_weights(whole, object_.load(bare, text_encoders=alone))
     with pytest.raises(BadInput, match="No text encoder that fits"):
         object_.load(bare, text_encoders=[save_vae_alone(whole, tmp_path)])
+
+
+def test_sdxls_text_encoders_in_files_of_their_own_are_told_apart(files: dict[str, Path], tmp_path: Path) -> None:
+    """Either one alone, both in any order, and with what CLIP files carry beside (ComfyUI's clip_l and clip_g do)."""
+    object_, whole = family_of("sdxl"), family_of("sdxl").load(files["sdxl"])
+    first, second = (save_text_alone(getattr(whole, encoder.part), encoder, tmp_path) for encoder in object_.text_encoders)
+    bare = without(files["sdxl"], tmp_path / "bare.safetensors", "conditioner.")
+    for given in ([first, second], [second, first]):
+        same_weights(whole, object_.load(bare, text_encoders=given))
+    for prefix, given in (("conditioner.embedders.0.", first), ("conditioner.embedders.1.", second)):
+        half = without(files["sdxl"], tmp_path / "half.safetensors", prefix)
+        same_weights(whole, object_.load(half, text_encoders=[given]))
+
+
+def save_text_alone(module: Any, encoder: TextEncoder, folder: Path) -> Path:
+    """A text encoder alone with transformers' names, with a projection and a scale of similarities like any CLIP."""
+    tensors = {encoder.file_name(name): value.detach() for name, value in module.state_dict().items()}
+    if not encoder.pooled:
+        tensors["text_projection.weight"] = torch.eye(module.config.hidden_size)
+    tensors["logit_scale"] = torch.tensor(4.6)
+    path = folder / f"{encoder.part}.safetensors"
+    write_file(path, [(name, tuple(value.shape), "F32", value.clone) for name, value in tensors.items()], {})
+    return path
 
 
 def save_vae_alone(model: Components, folder: Path) -> Path:

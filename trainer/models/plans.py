@@ -49,12 +49,13 @@ def choose_text(
 ) -> dict[TextEncoder, Path]:
     """Which file each text encoder is taken from: the first of `others` that has it and is not used up, else the model.
 
-    A file that holds one encoder alone serves one; a checkpoint or a folder may serve several. Raises BadInput for a file
-    of `others` from which nothing is taken.
+    A file that holds one encoder alone serves one, whatever its place in the list; a checkpoint or a folder may serve
+    several. Raises BadInput for a file of `others` from which nothing is taken.
     """
     left, chosen = list(others), {}
+    pooled = _pooled_width(source, rules) if others and any(encoder.pooled for encoder in encoders) else None
     for encoder in encoders:
-        chosen[encoder] = next((path for path in left if _has_text(path, encoder, rules)), source)
+        chosen[encoder] = next((path for path in left if _has_text(path, encoder, rules, pooled)), source)
         if chosen[encoder] in left and _is_alone(chosen[encoder]):
             left.remove(chosen[encoder])
     unused = [path for path in others if path not in chosen.values()]
@@ -66,12 +67,20 @@ def choose_text(
     return chosen
 
 
-def _has_text(path: Path, encoder: TextEncoder, rules: Rules) -> bool:
+def _pooled_width(source: Path, rules: Rules) -> int | None:
+    """How long the pooled vector is that the model's UNet is told: beside it stand six numbers, each as sinusoids."""
+    config = plan_unet(source, rules).config
+    told, width = config.get("projection_class_embeddings_input_dim"), config.get("addition_time_embed_dim")
+    return told - 6 * width if isinstance(told, int) and isinstance(width, int) else None
+
+
+def _has_text(path: Path, encoder: TextEncoder, rules: Rules, pooled: int | None) -> bool:
+    """Whether a file or folder has this encoder. A projection of the `pooled` vector's length tells those alone apart."""
     try:
         plan = _text_folder(path, encoder) if path.is_dir() else _text_file(path, encoder, rules)
     except (OSError, ValueError) as error:
         raise _unusable(encoder.part, path, error) from error
-    return plan is not None
+    return plan is not None and (pooled is None or (plan.config.get("projection_dim") == pooled) == encoder.pooled)
 
 
 def _is_alone(path: Path) -> bool:
@@ -216,11 +225,15 @@ def _text_folder(folder: Path, encoder: TextEncoder) -> PartPlan | None:
 
 
 def _text_tensors(rows: Iterable[tuple[Path, str, TensorInfo]], encoder: TextEncoder) -> dict[str, Place]:
-    """Position numbers are made anew; CLIP-L's projection, which some files carry, has no place in a plain encoder."""
+    """Position numbers are made anew; CLIP-L's projection, which some files carry, has no place in a plain encoder.
+
+    Nor has the scale of CLIP's similarities in any.
+    """
+    unwanted = ("logit_scale",) if encoder.pooled else ("logit_scale", "text_projection")
     return {
         encoder.module_name(name): Place(path, info)
         for path, name, info in rows
-        if not name.endswith("position_ids") and (encoder.pooled or not name.startswith(("text_projection", "logit_scale")))
+        if not name.endswith("position_ids") and not name.startswith(unwanted)
     }
 
 

@@ -120,7 +120,7 @@ class StableDiffusion:
             tokenizer=tokenizer,
             facts=facts,
             prediction=facts.prediction or self.rules.prediction,
-            zero_snr=bool(getattr(facts, "zero_snr", False)),
+            zero_snr=bool(facts.zero_snr),
             beside=beside,
         )
 

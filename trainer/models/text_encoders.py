@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from trainer.models import configs, keys
+from trainer.models import configs
 from trainer.models.configs import Config, Rules, Shapes
 from trainer.models.library_names import Link, clip_links, open_clip_links
 from trainer.models.protocol import Part
@@ -64,7 +64,7 @@ class TextEncoder:
         config = configs.clip_config(shapes, rules)
         if self.names == "open_clip":
             config["hidden_act"] = "gelu"
-        if self.pooled:
+        if "text_projection.weight" in shapes:
             config["projection_dim"] = shapes["text_projection.weight"][0]
         return config
 
@@ -102,8 +102,3 @@ class TextEncoder:
             return states, None
         last = output.last_hidden_state[range(len(ids)), ends.to(encoder.device)]
         return states, encoder.text_projection(last)
-
-
-def clip_l(prefixes: tuple[str, ...] = (keys.LDM_CLIP, keys.LDM_CLIP_SHORT), lora: str = "lora_te") -> TextEncoder:
-    """OpenAI's CLIP-L as SD 1.x uses it."""
-    return TextEncoder("text_encoder", prefixes, "clip", lora)

@@ -161,14 +161,6 @@ def _tokens(tokenizer: Any, section: Section) -> Iterable[tuple[list[int], float
     return zip(ids, (weight for _, weight in section), strict=True)
 
 
-def layer_states(text_encoder: Any, ids: torch.Tensor, layer: int = 1) -> torch.Tensor:
-    """States (N, 77, D) of token numbers (N, 77) at a layer counted from the end (1: the last), the final norm applied."""
-    here = ids.to(text_encoder.device)
-    if layer <= 1:
-        return text_encoder(input_ids=here).last_hidden_state
-    return text_encoder.final_layer_norm(text_encoder(input_ids=here, output_hidden_states=True).hidden_states[-layer])
-
-
 def _joined(states: torch.Tensor, chunks: Chunks) -> torch.Tensor:
     """One row of states (B, T, D) for each text from those of its chunks (B·n, 77, D)."""
     import torch

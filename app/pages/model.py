@@ -50,6 +50,8 @@ class ModelPage(Page):
         self._shown: _Asked | None = None
         self._facts: ModelFacts | None = None
         self._dragged = ""
+        self._download: DownloadCard | None = None
+        self._prediction: PredictionCard | None = None
         self._asks = Latest(self, self._take_facts)
         self._drag_asks = Latest(self, self._show_dragged)
 
@@ -64,9 +66,7 @@ class ModelPage(Page):
         self.add(self.facts_card)
         self.facts_card.hide()
         yield
-        self.download = DownloadCard(self.context.download, self.preferences)
-        self.context.download.arrived.connect(lambda _: self._look_again())
-        self.add(self.download)
+        self.context.download.arrived.connect(self._look_again)
         self.strip = FamilyStrip(self.context.family_defaults)
         self.add(self.strip)
         yield
@@ -75,14 +75,27 @@ class ModelPage(Page):
         card.add(form)
         self.add(card)
         yield from form.build()
-        self.prediction = PredictionCard(self.draft)
-        self.add(self.prediction)
-        yield
-        self.add(self._build_list())
+        self._list_card = self.add(self._build_list())
         yield
         self.draft.edited.connect(self._refresh)
         self.draft.file_changed.connect(self._look_again)
         self._refresh()
+
+    @property
+    def download(self) -> DownloadCard:
+        """The card of a model on the hub, made when it is first needed."""
+        if self._download is None:
+            self._download = DownloadCard(self.context.download, self.preferences)
+            self.column.insertWidget(self.column.indexOf(self.strip), self._download)
+        return self._download
+
+    @property
+    def prediction(self) -> PredictionCard:
+        """The card with what the model predicts, made when it is first needed."""
+        if self._prediction is None:
+            self._prediction = PredictionCard(self.draft)
+            self.column.insertWidget(self.column.indexOf(self._list_card), self._prediction)
+        return self._prediction
 
     def _build_invitation(self) -> Invitation:
         actions = (
@@ -108,9 +121,9 @@ class ModelPage(Page):
         return card
 
     def reveal(self, place: str) -> bool:
-        row = self.prediction.rows.get(place)
-        if row is None:
+        if place not in (PREDICTION, ZERO_SNR):
             return super().reveal(place)
+        row = self.prediction.rows[place]
         self.prediction.show()
         QTimer.singleShot(0, row, lambda: row.editor.field().setFocus())
         self._bring_into_view(row)
@@ -139,7 +152,7 @@ class ModelPage(Page):
         vae, *texts = (bool(self.draft.get(place)) for place in OTHERS)
         return _Asked(str(self.draft.get(PATH) or ""), vae, any(texts))
 
-    def _look_again(self) -> None:
+    def _look_again(self, _: object = None) -> None:
         self._shown = None
         self._refresh()
 
@@ -153,8 +166,9 @@ class ModelPage(Page):
             self._asks.ask(lambda: (asked, inspect_file(asked.path)))
         else:
             self._facts = None
-            for card in (self.facts_card, self.download, self.prediction):
-                card.hide()
+            for card in (self.facts_card, self._download, self._prediction):
+                if card is not None:
+                    card.hide()
 
     def _take_facts(self, answer: tuple[_Asked, ModelFacts]) -> None:
         asked, facts = answer
@@ -164,10 +178,12 @@ class ModelPage(Page):
         problem = base_problem(facts, asked.has_vae, asked.has_text)
         self.facts_card.show_facts(facts, problem)
         self.missing.show_facts(facts)
-        self.prediction.show_facts(facts)
+        if facts.kind == "base" or self._prediction is not None:
+            self.prediction.show_facts(facts)
         is_away = facts.kind == "hub"
         self.facts_card.setVisible(not is_away)
-        self.download.setVisible(is_away)
+        if self._download is not None:
+            self._download.setVisible(is_away)
         if is_away:
             self.download.show_facts(str(hub.parse(asked.path) or asked.path), facts)
         if facts.kind == "base" and problem is None:

@@ -229,6 +229,17 @@ def write_tensors(goal: Path, tensors: dict[str, torch.Tensor], beside: Path) ->
     return goal
 
 
+def test_a_folder_says_at_which_size_its_model_draws(family: str, files: dict[str, Path], tmp_path: Path) -> None:
+    """diffusers draws at the side that the UNet's config names: 768 pixels for SD 2.x with v-prediction, here as said."""
+    object_ = family_of(family)
+    silent = tmp_path / "silent.safetensors"
+    object_.save(tiny_model(family, prediction="v_prediction"), silent)
+    for number, file in enumerate((files[family], silent)):
+        object_.save_folder(object_.load(file), tmp_path / str(number))
+        assert inspect_file(tmp_path / str(number)).native_resolution == inspect_file(file).native_resolution
+    assert inspect_file(silent).native_resolution == {"sd1": 512, "sd2": 768, "sdxl": 1024}[family]
+
+
 def test_missing_text_encoders_are_named_and_can_be_given(
     family: str, files: dict[str, Path], folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -391,3 +402,71 @@ def test_the_guide_shows_the_family_as_it_is() -> None:
     shown = (root / "docs" / "adding-a-family.md").read_text(encoding="utf-8")
     block = shown.split("```python\n")[1].split("```")[0]
     assert block.strip() in code
+
+
+# --- broken and hostile ---
+
+ODD_CONFIGS: list[tuple[str, dict[str, Any]]] = [
+    ("unet", {"attention_head_dim": 0}),
+    ("unet", {"block_out_channels": ["wide", "wider"]}),
+    ("unet", {"down_block_types": ["NoSuchBlock", "DownBlock2D"]}),
+    ("unet", {"layers_per_block": 10**9}),
+    ("unet", {"transformer_layers_per_block": [10**9, 1]}),
+    ("unet", {"cross_attention_dim": 10**12}),
+    ("unet", {"norm_num_groups": 7}),
+    ("vae", {"block_out_channels": None}),
+    ("vae", {"latent_channels": "four"}),
+    ("text_encoder", {"num_hidden_layers": 10**9}),
+    ("text_encoder", {"num_attention_heads": 0}),
+    ("text_encoder", {"hidden_size": -1}),
+    ("text_encoder", {"hidden_act": "no such thing"}),
+]
+
+
+@pytest.mark.parametrize(("part", "odd"), ODD_CONFIGS)
+def test_configs_that_describe_no_model_get_a_sentence(
+    part: str, odd: dict[str, Any], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    import shutil
+    import time
+
+    shutil.copytree(folders["sd1"], tmp_path / "odd")
+    file = tmp_path / "odd" / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | odd), encoding="utf-8")
+    began = time.process_time()
+    with pytest.raises(BadInput):
+        family_of("sd1").load(tmp_path / "odd", parts={part})  # type: ignore[arg-type]
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("config", ["[]", "{", '{"_class_name": 5}', "null", '"text"', "\x00"])
+def test_configs_that_are_none_get_a_sentence(config: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        folder = shutil.copytree(folders["sdxl"], tmp_path / part)
+        (folder / part / "config.json").write_text(config, encoding="utf-8")
+        with pytest.raises(BadInput):
+            family_of("sdxl").load(folder)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 0), (7, 5, 2)])
+def test_tensors_of_odd_shapes_get_a_sentence(
+    family: str, shape: tuple[int, ...], files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Every tensor of which a size is read, in turn."""
+    tensors = read_file(files[family])
+    read = (
+        "input_blocks.0.0.weight", "out.2.weight", "attn2.to_k.weight", "proj_in.weight", "label_emb.0.0.weight",
+        "encoder.conv_in.weight", "decoder.conv_out.weight", "post_quant_conv.weight", "token_embedding.weight",
+        "position_embedding.weight", "positional_embedding", "fc1.weight", "c_fc.weight", "in_proj_weight", "in_proj_bias",
+        "text_projection",
+    )  # fmt: skip
+    for end in read:
+        names = [name for name in tensors if name.endswith(end)]
+        if not names or (end == "text_projection" and family == "sd2"):
+            continue
+        odd = tensors | {names[0]: torch.zeros(shape)}
+        path = write_tensors(tmp_path / "odd.safetensors", odd, beside=files[family])
+        with pytest.raises(BadInput):
+            family_of(family).load(path)

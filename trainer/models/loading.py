@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+# What a layout or a config of a stranger may lead to where it is taken at its word.
+NOT_AS_IT_SHOULD_BE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+_DEPTHS = ("num_hidden_layers", "layers_per_block", "transformer_layers_per_block", "num_layers")
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a tensor lies, and whether it lies there `turned` (transposed)."""
@@ -95,7 +100,7 @@ def _read_part(plan: PartPlan, dtype: torch.dtype, device: torch.device | str) -
                 tensor = read_tensor(handle, place.info, dtype)
                 if is_vae_attention(name) and tensor.dim() == 4:
                     tensor = tensor.reshape(tensor.shape[:2])
-                tensors[name] = (tensor.t().contiguous() if place.turned else tensor).to(device)
+                tensors[name] = (tensor.t().contiguous() if place.turned and tensor.dim() == 2 else tensor).to(device)
     return tensors
 
 
@@ -106,8 +111,12 @@ def build(plan: PartPlan, make: Callable[[], nn.Module], reading: Future[dict[st
     """
     import torch
 
-    with torch.device("meta"):
-        module = make()
+    _refuse_endless(plan)
+    try:
+        with torch.device("meta"):
+            module = make()
+    except (*NOT_AS_IT_SHOULD_BE, RuntimeError) as error:
+        raise _bad_config(plan, str(error)) from error
     tensors = _finished(reading, plan)
     _compare(plan, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, tensors)
     device = next(iter(tensors.values())).device
@@ -135,6 +144,27 @@ def _finished(reading: Future[dict[str, torch.Tensor]], plan: PartPlan) -> dict[
             say("There is not enough memory for the model {path}.", path=str(path)),
             say("Close other programs, or choose half precision for the base model."),
         ) from error
+
+
+def _refuse_endless(plan: PartPlan) -> None:
+    """Raise BadInput for a config that asks for more layers than there are tensors: it would be built for hours."""
+    found = [plan.config[name] for name in _DEPTHS if name in plan.config]
+    depths = [depth for value in found for depth in (value if isinstance(value, list | tuple) else [value])]
+    if any(isinstance(depth, int | float) and depth > len(plan.tensors) for depth in depths):
+        raise _bad_config(plan, str(max(depths)))
+
+
+def _bad_config(plan: PartPlan, reason: str) -> BadInput:
+    path = next((place.path for place in plan.tensors.values()), None)
+    return BadInput(
+        say(
+            "The config of the {part} of {path} does not describe a model: {reason}.",
+            part=plan.part.replace("_", " "),
+            path=str(path),
+            reason=reason.rstrip("."),
+        ),
+        say("Download the model again."),
+    )
 
 
 def _compare(plan: PartPlan, wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, torch.Tensor]) -> None:

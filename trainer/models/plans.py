@@ -13,7 +13,7 @@ from trainer.messages import say
 from trainer.models import configs, folder_files, keys, layouts
 from trainer.models.configs import Config, Rules, UnknownLayout
 from trainer.models.library_names import Link, unet_links, vae_links
-from trainer.models.loading import PartPlan, Place, rows_of
+from trainer.models.loading import NOT_AS_IT_SHOULD_BE, PartPlan, Place, rows_of
 from trainer.models.safetensors_file import Header, TensorInfo
 from trainer.models.text_encoders import TextEncoder
 from trainer.models.weights_file import read_header
@@ -78,7 +78,9 @@ def _has_text(path: Path, encoder: TextEncoder, rules: Rules, pooled: int | None
     """Whether a file or folder has this encoder. A projection of the `pooled` vector's length tells those alone apart."""
     try:
         plan = _text_folder(path, encoder) if path.is_dir() else _text_file(path, encoder, rules)
-    except (OSError, ValueError) as error:
+    except BadInput:
+        raise
+    except (OSError, *NOT_AS_IT_SHOULD_BE) as error:
         raise _unusable(encoder.part, path, error) from error
     return plan is not None and (pooled is None or (plan.config.get("projection_dim") == pooled) == encoder.pooled)
 
@@ -92,7 +94,7 @@ def _explained(part: str, source: Path, plan: Callable[[], PartPlan]) -> PartPla
         return plan()
     except BadInput:
         raise
-    except (OSError, ValueError, TypeError, AttributeError) as error:  # a layout or config that is not what it should be
+    except (OSError, *NOT_AS_IT_SHOULD_BE) as error:
         raise _unusable(part, source, error) from error
 
 

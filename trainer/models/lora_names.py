@@ -92,34 +92,50 @@ def _unet_names(config: Config, sai: bool) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Alphas:
-    """Alpha of layers that carry none: the program's word for all of a part, or for one layer."""
+    """Alpha of layers that carry none: the program's word for all of a part, for some of its layers, or for one.
 
-    of_part: Mapping[str, float]  # "unet", "text_encoder", …, "" for all
-    of_layer: Mapping[str, float]  # kohya's name
+    Parts are "unet", "text_encoder", …, and "" for all.
 
-    def find(self, layer: str) -> float | None:
-        """Of the layer with this kohya name, None where nothing says it: it is then the rank."""
-        part = "unet" if layer.startswith(UNET_PREFIX) else "text_encoder_2" if "_te2_" in layer else "text_encoder"
-        return self.of_layer.get(layer, self.of_part.get(part, self.of_part.get("")))
+    Attributes:
+        of_part: by part.
+        of_end: by part and the end of layers' names ("_to_q").
+        of_layer: by kohya's name.
+        stabilised: parts whose updates are divided by the root of the rank.
+    """
+
+    of_part: Mapping[str, float]
+    of_end: Mapping[tuple[str, str], float]
+    of_layer: Mapping[str, float]
+    stabilised: frozenset[str]
+
+    def find(self, layer: str, rank: int) -> float | None:
+        """Of the layer with this kohya name, None where nothing says it: it is then the rank.
+
+        Where the root of the rank divides, the alpha that gives the same where all divide by the rank.
+        """
+        own = "unet" if layer.startswith(UNET_PREFIX) else "text_encoder_2" if "_te2_" in layer else "text_encoder"
+        ends = (alpha for (part, end), alpha in self.of_end.items() if part in (own, "") and layer.endswith(end))
+        alpha = self.of_layer.get(layer, next(ends, self.of_part.get(own, self.of_part.get(""))))
+        roots = self.stabilised & {own, ""}
+        return alpha * rank**0.5 if alpha is not None and roots else alpha
 
 
 def read_alphas(path: Path, metadata: Mapping[str, str], names: Speller) -> Alphas:
     """What diffusers writes in the header (`lora_adapter_metadata`), or PEFT in `adapter_config.json` beside the file."""
     of_part: dict[str, float] = {}
+    of_end: dict[tuple[str, str], float] = {}
     of_layer: dict[str, float] = {}
-    for part, config in _adapter_configs(path, metadata).items():
-        ranks, alpha = config.get("r"), config.get("lora_alpha")
+    configs = _adapter_configs(path, metadata)
+    for part, config in configs.items():
+        alpha, pattern = config.get("lora_alpha"), config.get("alpha_pattern")
         if isinstance(alpha, int | float):
-            of_part[part] = _scaled(float(alpha), ranks, config.get("use_rslora"))
-        for module, own in (config.get("alpha_pattern") or {}).items():
-            if isinstance(own, int | float):
+            of_part[part] = float(alpha)
+        for module, own in pattern.items() if isinstance(pattern, dict) else ():
+            if isinstance(own, int | float):  # PEFT matches a module by its whole name or by the end of it
                 of_layer[names.layer(f"{part}.{module}" if part else f"base_model.model.{module}")] = float(own)
-    return Alphas(of_part, of_layer)
-
-
-def _scaled(alpha: float, rank: Any, rank_stabilised: Any) -> float:
-    """Rank-stabilised LoRA divides by the root of the rank: the alpha that gives the same where all divide by the rank."""
-    return alpha * float(rank) ** 0.5 if rank_stabilised and isinstance(rank, int) and rank > 0 else alpha
+                of_end[part, f"_{module.replace('.', '_')}"] = float(own)
+    stabilised = frozenset(part for part, config in configs.items() if config.get("use_rslora") is True)
+    return Alphas(of_part, of_end, of_layer, stabilised)
 
 
 def _adapter_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:

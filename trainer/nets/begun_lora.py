@@ -54,7 +54,7 @@ def read_begun(path: Path, components: Components, family: Family) -> BegunLora:
     tensors = _translated(path, speller)
     alphas = read_alphas(path, dict(facts.metadata), speller)
     for name in sorted({name.split(".")[0] for name in tensors}):
-        alpha = alphas.find(name)
+        alpha = alphas.find(name, len(tensors[f"{name}.{DOWN}"]))
         if f"{name}.{ALPHA}" not in tensors and alpha is not None:
             tensors[f"{name}.{ALPHA}"] = torch.tensor(alpha)
     return BegunLora(path, tensors)

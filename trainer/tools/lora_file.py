@@ -161,7 +161,7 @@ def _split(name: str, names: Speller) -> tuple[str, str | None]:
 def _add_alphas(grouped: dict[str, dict[str, Place]], alphas: Alphas) -> None:
     """Give plain layers without an alpha of their own the one that the file's metadata has for them."""
     for name, tensors in grouped.items():
-        alpha = alphas.find(name) if DOWN in tensors and ALPHA not in tensors else None
+        alpha = alphas.find(name, tensors[DOWN].shape[0]) if DOWN in tensors and ALPHA not in tensors else None
         if alpha is not None:
             tensors[ALPHA] = Place.made((), "F32", partial(_scalar, alpha))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,9 @@ class PageStack(QStackedWidget):
         for key in keys:
             if PAGES[key].needs_runs and self._context.runs is None:
                 continue
+            for module in PAGES[key].brings:
+                importlib.import_module(module)
+                yield
             PAGES[key].load()
             yield
             self._begin(key)

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PageRow:
-    """One page. `places`: the sections or single settings that it edits, as prefixes of places."""
+    """One page.
+
+    `places`: the sections or single settings that it edits, as prefixes of places.
+    `brings`: modules that the page imports; where pages are built ahead, each is a piece of work of its own.
+    """
 
     key: str
     icon: str
@@ -27,6 +31,7 @@ class PageRow:
     kind: str
     places: tuple[str, ...] = ()
     needs_runs: bool = False  # shows runs, and nothing of the draft
+    brings: tuple[str, ...] = ()
 
     def load(self) -> Any:
         """The page's class, imported when it is first needed."""
@@ -50,11 +55,17 @@ WIZARD = (
     PageRow("review", "list-checks", "app.pages.review", "ReviewPage"),
 )  # fmt: skip
 BELOW = (
-    PageRow("run", "flame", "app.pages.run", "RunPage", needs_runs=True),
+    PageRow(
+        "run", "flame", "app.pages.run", "RunPage", needs_runs=True,
+        brings=("app.widgets.loss_plot", "app.widgets.run_figures", "app.widgets.run_files", "app.widgets.run_pictures"),
+    ),
     PageRow("gallery", "layout-grid", "app.pages.gallery", "GalleryPage", needs_runs=True),
-    PageRow("tools", "wrench", "app.pages.tools", "ToolsPage", ("tools.",)),
+    PageRow(
+        "tools", "wrench", "app.pages.tools", "ToolsPage", ("tools.",),
+        brings=("trainer.tools.catalog", "app.tool_editors", "app.tool_form", "app.widgets.job_card"),
+    ),
     PageRow("settings", "settings", "app.pages.settings", "SettingsPage"),
-)
+)  # fmt: skip
 PAGES = {row.key: row for row in (*WIZARD, *BELOW)}
 
 

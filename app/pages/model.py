@@ -95,7 +95,15 @@ class ModelPage(Page):
         if self._prediction is None:
             self._prediction = PredictionCard(self.draft)
             self.column.insertWidget(self.column.indexOf(self._list_card), self._prediction)
+            if self._facts is not None:
+                self._prediction.show_facts(self._facts)
         return self._prediction
+
+    def _first_prediction(self) -> Pieces:
+        """Make the card of predictions in a piece of its own; not if the model was taken out meanwhile."""
+        yield
+        if self._facts is not None and self._facts.kind == "base":
+            _ = self.prediction
 
     def _build_invitation(self) -> Invitation:
         actions = (
@@ -178,8 +186,10 @@ class ModelPage(Page):
         problem = base_problem(facts, asked.has_vae, asked.has_text)
         self.facts_card.show_facts(facts, problem)
         self.missing.show_facts(facts)
-        if facts.kind == "base" or self._prediction is not None:
-            self.prediction.show_facts(facts)
+        if self._prediction is not None:
+            self._prediction.show_facts(facts)
+        elif facts.kind == "base":
+            self.context.slices.start(self._first_prediction())
         is_away = facts.kind == "hub"
         self.facts_card.setVisible(not is_away)
         if self._download is not None:

@@ -14,7 +14,7 @@ from app.i18n import tr, translate_trainer
 from app.pages import page_of, title_of
 from app.pages.base import Context, Page
 from app.places import setting_at
-from app.review_sentences import sentences
+from app.review_sentences import Sentence, sentences
 from app.slices import Pieces
 from app.widgets.basics import Card, Fold, button, clear, label, row
 from trainer.config.run import sections
@@ -27,6 +27,7 @@ class ReviewPage(Page):
     def __init__(self, context: Context) -> None:
         super().__init__(context, tr("Review"), tr("Read once what is going to happen, and start."))
         self._is_built = False
+        self._said: list[Sentence] = []  # what stands under "What will happen"
 
     def build(self) -> Pieces:
         self.problems = Card(tr("Still to do"))
@@ -68,9 +69,11 @@ class ReviewPage(Page):
         if not self.isVisible():
             return
         self._show_problems()
-        clear(self._lines)
-        for icon, text in sentences(self.draft):
-            self._lines.addWidget(_sentence(icon, text))
+        if (found := sentences(self.draft)) != self._said:
+            self._said = found
+            clear(self._lines)
+            for icon, text in found:
+                self._lines.addWidget(_sentence(icon, text))
         self._show_file()
 
     def _show_file(self) -> None:

@@ -6,6 +6,9 @@ The TOML file, the window's forms, the manual and the refusals are all made from
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -426,6 +429,8 @@ class RunFile(Section):
     output: Output = Field(default_factory=Output, title="Output")
 
 
-def sections() -> dict[str, type[Section]]:
+@cache
+def sections() -> Mapping[str, type[Section]]:
     """The sections of a run file by key, in the file's order."""
-    return {key: type(field.get_default(call_default_factory=True)) for key, field in RunFile.model_fields.items()}
+    fields = RunFile.model_fields.items()
+    return MappingProxyType({key: type(field.get_default(call_default_factory=True)) for key, field in fields})

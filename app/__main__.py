@@ -22,11 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
     app.setApplicationName("Athanor")
     app.setDesktopFileName("athanor")
     _own_taskbar_button()
+    from app.collector import Collector
     from app.errors import ErrorHook
     from app.main_window import MainWindow, apply_look
     from app.preferences import Preferences
 
     preferences = Preferences()
+    collector = Collector(app)
     apply_look(preferences)
     window = MainWindow(preferences, options.run_file)
     hook = ErrorHook(window)
@@ -34,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     window.show()
     if options.measure_start:
         QTimer.singleShot(0, lambda: _report_start(app))
-    return app.exec()
+    answer = app.exec()
+    collector.end()
+    return answer
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,7 +31,8 @@ NUMBER, TIME, STEP, EPOCH, LOSS, SECONDS, MEMORY = range(len(ROW_COLUMNS))
 MAX_RATES = 4  # parts with a learning rate of their own
 WIDTH = len(ROW_COLUMNS) + MAX_RATES
 PACE_STEPS = 200  # the pace is that of the last so many steps
-ROWS_A_BATCH = 20_000  # handed over at once while a long journal is read
+ROWS_A_BATCH = 5_000  # handed over at once while a long journal is read
+BREATH_S = 0.0005  # after each piece of a long journal, so that the window's thread never waits long for its turn
 BATCH_S = 0.1
 LIVENESS_S = 1.0
 RECONNECT_S = 1.0
@@ -56,11 +57,11 @@ class Batch:
             self.num_rows += len(item)
 
     def join_rows(self) -> None:
-        """Make one array of each group of arrays that follow each other: less work for who takes them."""
+        """Make one array of each group of arrays that follow each other, column by column: less work for who takes them."""
         groups = itertools.groupby(self.items, key=lambda item: isinstance(item, np.ndarray))
         items: list[Item] = []
         for are_rows, group in groups:
-            items += [np.concatenate(list(group))] if are_rows else group
+            items += [np.asfortranarray(np.concatenate(list(group)))] if are_rows else group
         self.items = items
 
     @property
@@ -184,7 +185,8 @@ class History:
                     self.last_number = item.number
                     self._take_event(item)
             else:
-                new = item[item[:, NUMBER] > self.last_number]
+                known = int(np.searchsorted(item[:, NUMBER], self.last_number, side="right"))
+                new = item[known:]
                 if len(new):
                     self.last_number = int(new[-1, NUMBER])
                     self._append(new)
@@ -292,6 +294,7 @@ class Follower(QThread):
         for part in journal.read(self.folder.journal, self._offset):
             self._offset = part.offset
             self._take(part.content, batch)
+            time.sleep(BREATH_S)
             if batch.num_rows >= ROWS_A_BATCH:
                 self._emit(batch)
                 batch = Batch()

@@ -19,6 +19,7 @@ from PySide6.QtWidgets import (
 )
 
 from app import i18n, icons, theme
+from app.collector import collect_everything
 from app.draft import Draft
 from app.family_defaults import FamilyDefaults
 from app.files_menu import RunFiles
@@ -158,6 +159,8 @@ class MainWindow(QMainWindow):
         if old is not None:  # at once: a style for widgets that are about to go would be work for nothing
             old.deleteLater()
             QCoreApplication.sendPostedEvents(old, QEvent.Type.DeferredDelete)
+            del old
+            collect_everything()
         apply_look(self.preferences)
         self._build()
         self._relabel_actions()

@@ -191,7 +191,9 @@ class RunPage(QWidget):
             self.refresh()
 
     def _schedule(self) -> None:
-        if self.isVisible() and not self._draw_timer.isActive():
+        """Draw soon; not while a long journal is still being read, which takes a second and would be drawn ten times."""
+        is_read = self.run is None or self.run.is_read
+        if is_read and self.isVisible() and not self._draw_timer.isActive():
             self._draw_timer.start()
 
     def showEvent(self, event) -> None:  # type: ignore[no-untyped-def]

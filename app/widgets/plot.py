@@ -305,8 +305,8 @@ class Plot(QWidget):
             y = self._scaled(y[:: 1 + len(y) // MOST_LOOKED_AT] if faint else y)
             y = y[np.isfinite(y)]
             if len(y):
-                lows.append(float(np.percentile(y, 0.5) if faint else y.min()))
-                highs.append(float(np.percentile(y, 99.5) if faint else y.max()))
+                lows.append(_ranked(y, 0.005) if faint else float(y.min()))
+                highs.append(_ranked(y, 0.995) if faint else float(y.max()))
         if not lows:
             return (-3.0, 0.0) if self.log_scale else (0.0, 1.0)
         low, high = min(lows), max(highs)
@@ -395,6 +395,12 @@ def number_words(value: float) -> str:
     if value == 0:
         return "0"
     return f"{value:.0e}" if abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:.4g}"
+
+
+def _ranked(values: Floats, share: float) -> float:
+    """The value below which that share of the others lies. (np.percentile imports numpy.ma at its first use: 30 ms.)"""
+    place = round(share * (len(values) - 1))
+    return float(np.partition(values, place)[place])
 
 
 def _between(curve: Curve, left: float, right: float) -> tuple[Floats, Floats]:

@@ -47,12 +47,14 @@ def stretches() -> dict[str, Any]:
     from PySide6.QtCore import QTimer
     from PySide6.QtWidgets import QApplication
 
+    from app.collector import Collector
     from app.main_window import MainWindow, apply_look
     from app.pages import PAGES
     from app.preferences import Preferences
     from trainer.paths import RESOURCES
 
     app = QApplication([])
+    collector = Collector(app)
     preferences = Preferences()
     preferences.set("language", "en")
     apply_look(preferences)
@@ -99,7 +101,8 @@ def stretches() -> dict[str, Any]:
     folder = long_run(Path(os.environ["ATHANOR_HOME"]) / "runs")
     runs = window.starter.runs()
     window.open_page("run")
-    app.processEvents()
+    with watched("the run's page, after the window stood still for the making of a long run", 1.0):
+        pass
     began = time.perf_counter()
     with watched(f"a run of {STEPS:,} steps opened", 0.5, lambda: runs.current is not None and runs.current.is_read):
         runs.open(folder)
@@ -110,6 +113,7 @@ def stretches() -> dict[str, Any]:
             plot.smoothing.setValue(20 + 30 * number)
             plot.log_switch.toggle()
     window.close()
+    collector.end()
     return found
 
 

@@ -23,7 +23,7 @@ from trainer.ipc.events import Event, Step, from_json, to_json
 ROW_COLUMNS = ("number", "time", "step", "epoch", "loss", "seconds", "memory")  # then the learning rates
 Row = list[float | None]  # None stands for a number that is not finite
 
-LINES_AT_ONCE = 1000  # parsed by one call, which holds the interpreter for about 2 ms
+LINES_AT_ONCE = 250  # parsed by one call, which holds the interpreter for about a millisecond
 _BLOCK = 1 << 18
 
 

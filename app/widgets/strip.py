@@ -103,9 +103,8 @@ class Strip(QFrame):
         self.file_size.show_value(f"≈ {size_words(size)}" if size else "", _files_tip(facts))
         free = facts.free_bytes if facts else None
         self.free.show_value(size_words(free) if free else "", tr("On the disk of the output folder"))
-        self.waiting.setText(
-            "" if plan or not self.draft.errors else tr("Figures appear here as soon as they are known.")
-        )
+        nothing = not (plan or size or free) and bool(self.draft.errors)
+        self.waiting.setText(tr("Figures appear here as soon as they are known.") if nothing else "")
         self._show_problems()
 
     def _show_problems(self) -> None:

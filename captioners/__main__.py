@@ -6,14 +6,11 @@ Its options are the settings of the captioner and of writing; see docs/captioner
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
-import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from captioners.base import caption_pictures, find_pictures
@@ -26,6 +23,7 @@ from trainer.data.captions import split_tags
 from trainer.errors import EXIT_DONE, EXIT_STOPPED, AthanorError, BadInput, RunFailed
 from trainer.ipc.events import Failed
 from trainer.messages import say
+from trainer.stopping import stop_asked
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     report: Reporter = JsonLines(sys.stdout) if chosen.json else Terminal(sys.stdout, chosen.dry_run)
     try:
-        with _stop_asked(chosen.stop_file) as should_stop:
+        with stop_asked(chosen.stop_file) as should_stop:
             return _caption(cards()[chosen.captioner], chosen, report, should_stop)
     except AthanorError as error:
         return _fail(error, report)
@@ -121,26 +119,6 @@ def _tags(text: str) -> tuple[str, ...]:
 
 def _plain(words: str) -> str:
     return words.replace("%", "%%")
-
-
-@contextlib.contextmanager
-def _stop_asked(stop_file: Path | None) -> Iterator[Callable[[], bool]]:
-    """Whether to stop: after Ctrl+C (or a terminate signal), or once `stop_file` exists. A second Ctrl+C interrupts."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-    before = {getattr(signal, name): signal.signal(getattr(signal, name), ask) for name in names}
-    try:
-        yield lambda: asked or (stop_file is not None and stop_file.exists())
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _fail(error: AthanorError, report: Reporter) -> int:

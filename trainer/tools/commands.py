@@ -8,14 +8,11 @@ under `…_message` as template and values for translation. See docs/tools.md.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from pydantic.fields import FieldInfo
@@ -24,6 +21,7 @@ from trainer.config.fields import Info, Section, item_section, plain_type, setti
 from trainer.config.problems import read_section
 from trainer.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED, AthanorError, BadInput, Problem, Stopped
 from trainer.messages import Message, say
+from trainer.stopping import stop_asked
 from trainer.terminal import REDRAW_S, Screen, bar, write_quietly
 from trainer.tools.catalog import TOOLS, Tool
 from trainer.tools.watch import Result, Watch
@@ -40,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     voice: _Voice = _JsonVoice() if chosen.json else _TerminalVoice()
     try:
         settings = _settings(tool, chosen)
-        with _stop_asked(chosen.stop_file) as cancelled:
+        with stop_asked(chosen.stop_file) as cancelled:
             result = tool.run(settings, Watch(voice.progress, cancelled))
     except AthanorError as error:
         voice.failed(error)
@@ -171,29 +169,6 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise BadInput(say("{text} is not a number.", text=text)) from None
-
-
-# --- stopping ---
-
-
-@contextlib.contextmanager
-def _stop_asked(stop_file: Path | None) -> Iterator[Callable[[], bool]]:
-    """Whether to stop: after Ctrl+C (or a terminate signal), or once `stop_file` exists. A second Ctrl+C interrupts."""
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-    before = {getattr(signal, name): signal.signal(getattr(signal, name), ask) for name in names}
-    try:
-        yield lambda: asked or (stop_file is not None and stop_file.exists())
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 # --- answers ---

@@ -64,7 +64,29 @@ def test_break_begins_a_section() -> None:
     assert parse("BREAK") == [[], []]
     assert parse("a BREAKBREAK b, breakfast, BREAKING, break") == [[("a BREAKBREAK b, breakfast, BREAKING, break", 1.0)]]
     assert parse("a BREAK BREAK b") == [[("a", 1.0)], [], [("b", 1.0)]]
-    assert parse("(a BREAK b:1.5)") == [[("a", 1.5)], [("b", 1.5)]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("(a BREAK b)", [[("a", 1.1), ("BREAK", -1.1), ("b", 1.1)]]),
+        ("(a BREAK b:1.5)", [[("a", 1.5), ("BREAK", -1.5), ("b", 1.5)]]),
+        ("[a BREAK b]", [[("a", DOWN), ("BREAK", -DOWN), ("b", DOWN)]]),
+        ("(a BREAK b", [[("a", 1.1), ("BREAK", -1.1), ("b", 1.1)]]),  # an open bracket reaches to the end
+        ("(a) BREAK (b)", [[("a", 1.1)], [("b", 1.1)]]),
+        ("(a BREAK b:1)", [[("a", 1.0)], [("b", 1.0)]]),  # of the weight 1 times its own it breaks
+        ("(a BREAK b:-1)", [[("a", -1.0), ("BREAK", 1.0), ("b", -1.0)]]),
+        ("(a BREAK b:0)", [[("aBREAKb", 0.0)]]),  # all of one weight: one text
+        ("((a BREAK b:-1):-1)", [[("a", 1.0)], [("b", 1.0)]]),
+        ("((a):1 BREAK b", [[("a", 1.1 * 1.1), (":1", 1.1), ("BREAK", -1.1), ("b", 1.1)]]),
+    ],
+)
+def test_break_inside_brackets_is_multiplied_as_in_the_webui(
+    prompt: str, expected: list[list[tuple[str, float]]]
+) -> None:
+    """There BREAK is a piece of the weight -1 (prompt_parser.py), which breaks if it still has it (sd_hijack_clip.py)."""
+    found = [[(text, pytest.approx(weight)) for text, weight in section] for section in parse(prompt)]
+    assert found == expected
 
 
 @given(st.text(alphabet="()[]:\\ab1.,BREAK \n猫", max_size=40))

@@ -84,6 +84,8 @@ def test_break_fills_the_chunk(tokenizer: Any) -> None:
     weighted = read_texts(tokenizer, ["cat BREAK cat"], 150, weighted=True)
     assert [len(row) for row in weighted.rows[0]] == [1, 1]
     assert len(read_texts(tokenizer, ["cat BREAK cat"], 75, weighted=True).rows[0]) == 1, "what is too long is cut off"
+    inside = read_texts(tokenizer, ["(cat BREAK cat)"], ANY_LENGTH)
+    assert [weight for _, weight in inside.rows[0][0]] == [1.1, -1.1, 1.1], "in brackets it is a word: cat, break, cat"
     plain = read_texts(tokenizer, ["cat BREAK (cat)"], 150)
     assert len(plain.rows[0][0]) == 5, "plain captions have no syntax: cat, break, (, cat, )"
 

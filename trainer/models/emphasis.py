@@ -1,9 +1,14 @@
-"""The original WebUI's prompt syntax for how strongly words count: (a), ((a)), [a], (a:1.3), \\( and BREAK. No torch."""
+"""The original WebUI's prompt syntax for how strongly words count: (a), ((a)), [a], (a:1.3), \\( and BREAK. No torch.
+
+BREAK is there a piece with the weight -1, which brackets multiply as they do words, and only what is still of that weight
+breaks: `(a BREAK b)` reads the word "break" with -1.1. That is done here too, so that a preview is the WebUI's picture.
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 ROUND, SQUARE = 1.1, 1 / 1.1  # what a pair of brackets multiplies by
 
@@ -21,11 +26,13 @@ _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 
 @dataclass
 class Piece:
-    """Words of one weight; `breaks` marks the place of a BREAK, which has no words."""
+    """Words of one weight, or a BREAK."""
 
     text: str
     weight: float = 1.0
-    breaks: bool = False
+
+
+_BREAKS = Piece("BREAK", -1.0)
 
 
 @dataclass
@@ -43,7 +50,7 @@ class _Reading:
     def add_text(self, text: str) -> None:
         for number, part in enumerate(_BREAK.split(text)):
             if number:
-                self.pieces.append(Piece("", breaks=True))
+                self.pieces.append(replace(_BREAKS))
             self.pieces.append(Piece(part))
 
     def close(self) -> None:
@@ -65,12 +72,12 @@ def parse(prompt: str) -> list[list[tuple[str, float]]]:
         _read(reading, mark)
     reading.close()
     sections: list[list[tuple[str, float]]] = [[]]
-    for piece in reading.pieces:
-        if piece.breaks:
+    for piece in _joined(reading.pieces):
+        if piece == _BREAKS:
             sections.append([])
-        else:
-            _append(sections[-1], piece)
-    return [[(text, weight) for text, weight in section if text] for section in sections]
+        elif piece.text:
+            sections[-1].append((piece.text, piece.weight))
+    return sections
 
 
 def _read(reading: _Reading, mark: re.Match[str]) -> None:
@@ -92,9 +99,12 @@ def _read(reading: _Reading, mark: re.Match[str]) -> None:
         reading.add_text(whole)
 
 
-def _append(section: list[tuple[str, float]], piece: Piece) -> None:
-    """Add a piece; one of the same weight as its neighbour is read together with it, as one word if it touches it."""
-    if section and section[-1][1] == piece.weight:
-        section[-1] = section[-1][0] + piece.text, piece.weight
-    else:
-        section.append((piece.text, piece.weight))
+def _joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Neighbours of one weight become one piece: one word where they touch."""
+    found: list[Piece] = []
+    for piece in pieces:
+        if found and found[-1].weight == piece.weight:
+            found[-1] = Piece(found[-1].text + piece.text, piece.weight)
+        else:
+            found.append(piece)
+    return found

@@ -13,7 +13,7 @@ from tests.runs import draw_pictures, go, tiny_run
 from tests.tiny import family_of, save_tiny_file, tiny_model
 from trainer.check import check_run
 from trainer.config.files import check_values, to_values
-from trainer.config.run import Folder, Images, Model, Noise, RunFile
+from trainer.config.run import KARRAS, Folder, Images, Model, Noise, Prompt, RunFile, Samples
 from trainer.errors import BadInput
 from trainer.models.header import TRAINABLE, ModelFacts, inspect_file
 from trainer.models.protocol import Components
@@ -65,6 +65,29 @@ def test_what_fits_is_left_alone(models: dict[str, Path], pictures: Path, kind: 
     assert problems(models[kind], pictures, {}) == []
     zero = {"zero_terminal_snr": "on"} if " v" in kind else {"clip_skip": 1}
     assert problems(models[kind], pictures, zero) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "told"),
+    [
+        ("sd2 v zero", {}, True),
+        ("sd2 v zero", {"zero_terminal_snr": "off"}, False),
+        ("sd2 v", {}, False),
+        ("sd2 v", {"zero_terminal_snr": "on"}, True),
+        ("silent", {"zero_terminal_snr": "on"}, True),  # it may turn out to predict v
+        ("sd2 v zero", {"prediction": "epsilon"}, False),  # then it is trained and drawn without
+        ("sd1", {}, False),
+    ],
+)
+def test_karras_steps_from_pure_noise_are_told(
+    models: dict[str, Path], pictures: Path, kind: str, model: dict[str, Any], told: bool
+) -> None:
+    """Why, and that the others draw well: tests/test_sampler_accuracy.py."""
+    prompts = tuple(Prompt(prompt="a cat", sampler=name) for name in ("euler_a", *KARRAS, "ddim"))
+    found = problems(models[kind], pictures, model, samples=Samples(prompts=prompts))
+    expected = [("samples.prompts[2].sampler", "warning")] if told else []
+    assert [(where, how) for where, how, _ in found if where.startswith("samples")] == expected
+    assert all("Karras" in what for where, _, what in found if where.startswith("samples"))
 
 
 def test_sizes_below_the_native_one_are_told(models: dict[str, Path], pictures: Path) -> None:

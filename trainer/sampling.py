@@ -138,6 +138,8 @@ def draw_latents(
     device = next(components.unet.parameters()).device
     scheduler = make_scheduler(first.sampler, components.prediction, components.zero_snr)
     scheduler.set_timesteps(first.steps, device=device)
+    if hasattr(scheduler, "set_begin_index"):  # else it looks for the first timestep, and takes the second of two alike
+        scheduler.set_begin_index(0)
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
     noise = [torch.randn(_shape(family, request), generator=own) for request, own in zip(requests, generators, strict=True)]
     latents = torch.stack(noise).to(device) * scheduler.init_noise_sigma

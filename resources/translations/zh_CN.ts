@@ -128,12 +128,16 @@
    <translation>跟随系统</translation>
   </message>
   <message>
-   <source>Asking the hub…</source>
-   <translation>正在询问…</translation>
+   <source>Ask how large it is</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Asks the WebUI to read its list anew. It must have been started with --api.</source>
    <translation>让 WebUI 重新读取它的列表。WebUI 启动时必须带 --api。</translation>
+  </message>
+  <message>
+   <source>Asks the hub for the sizes of its files, and for nothing else.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Asks the model itself, which takes about half a minute.</source>
@@ -254,6 +258,10 @@
   <message>
    <source>Copying the LoRA</source>
    <translation>正在复制 LoRA</translation>
+  </message>
+  <message>
+   <source>Copying…</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Dark</source>
@@ -496,6 +504,10 @@
    <translation>每次改动有多大。这里没有什么比学习率更重要。</translation>
   </message>
   <message>
+   <source>How large it is, only the hub knows; it has not been asked.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>How long the run is, and how the learning rate moves over it.</source>
    <translation>训练多久，学习率在过程中怎样变化。</translation>
   </message>
@@ -518,6 +530,10 @@
   <message>
    <source>Into</source>
    <translation>放到</translation>
+  </message>
+  <message>
+   <source>It broke off or the system ended it, most often because the memory was full. Close other programs.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>It was made with zero terminal SNR.</source>
@@ -594,6 +610,10 @@
   <message>
    <source>Look again</source>
    <translation>重新查看</translation>
+  </message>
+  <message>
+   <source>Looking at it…</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Looking at what happened…</source>
@@ -1144,6 +1164,10 @@
    <translation>已停止，没有保存</translation>
   </message>
   <message>
+   <source>Stopped. Captions that were written stay.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Stopped. Nothing was written.</source>
    <translation>已停止，没有写入任何文件。</translation>
   </message>
@@ -1278,10 +1302,6 @@
   <message>
    <source>The system refused a file: {reason}.</source>
    <translation>系统拒绝了一个文件：{reason}。</translation>
-  </message>
-  <message>
-   <source>The tagger ended with code {code}.</source>
-   <translation>打标器以代码 {code} 结束。</translation>
   </message>
   <message>
    <source>The training did not take that. It may be busy loading; try again in a moment.</source>
@@ -1724,6 +1744,14 @@
    <translation>平滑后</translation>
   </message>
   <message>
+   <source>something has failed</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>something is done</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>starting</source>
    <translation>正在启动</translation>
   </message>
@@ -1868,8 +1896,12 @@
    <translation>{hours} 小时 {minutes:02d} 分</translation>
   </message>
   <message>
-   <source>{id} is being downloaded first.</source>
-   <translation>正在先下载 {id}。</translation>
+   <source>{id} is not on this disk. A run that uses it begins by downloading it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{id}: asking the hub…</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{minutes} min</source>
@@ -1936,8 +1968,20 @@
    <translation>每秒 {size}</translation>
   </message>
   <message>
+   <source>{size} are free on that disk.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{size} are to be downloaded.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{time} left</source>
    <translation>还剩 {time}</translation>
+  </message>
+  <message>
+   <source>{tool} did not succeed.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{tool} is still at work. If Athanor closes, its work is lost; no file is harmed.</source>
@@ -2199,6 +2243,14 @@
    <translation>加上分级</translation>
   </message>
   <message>
+   <source>Address of the WebUI</source>
+   <translation>WebUI 的地址</translation>
+  </message>
+  <message>
+   <source>After the copy, asks the WebUI to read its list of LoRAs anew. It must have been started with --api; one that does not run finds the file when it starts.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>After training: {after:.0%} (at least {limit:.0%} wanted).</source>
    <translation>训练后：{after:.0%}（要求至少 {limit:.0%}）。</translation>
   </message>
@@ -2451,6 +2503,10 @@
    <translation>请选择 fp32、fp16 或 bf16 的版本。</translation>
   </message>
   <message>
+   <source>Choose a version of the model in fp32, fp16 or bf16.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Choose an ordinary version of the model (4 channels) or an inpainting version (9).</source>
    <translation>请选择普通版本（4 个通道）或局部重绘版本（9 个通道）的模型。</translation>
   </message>
@@ -2533,6 +2589,10 @@
   <message>
    <source>Choose the whole model.</source>
    <translation>请选择完整的模型。</translation>
+  </message>
+  <message>
+   <source>Choose {sampler}.</source>
+   <translation>请选择 {sampler}。</translation>
   </message>
   <message>
    <source>Class folders</source>
@@ -2649,6 +2709,10 @@
   <message>
    <source>Download both files of the same model again.</source>
    <translation>请把同一模型的两个文件重新下载。</translation>
+  </message>
+  <message>
+   <source>Download or copy it again.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Download the file itself from the model's page.</source>
@@ -3063,6 +3127,10 @@
    <translation>它的训练已经结束；用 resume 可以接着来。</translation>
   </message>
   <message>
+   <source>Its training went wrong before it was saved; take an earlier version of it.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Keep both</source>
    <translation>两份都保留</translation>
   </message>
@@ -3095,8 +3163,8 @@
    <translation>保留大于此值的奇异值。</translation>
   </message>
   <message>
-   <source>Known are LoRA (with convolutions, DoRA), LoHa, LoKr and full differences.</source>
-   <translation>认得的有 LoRA（含卷积、DoRA）、LoHa、LoKr 和完整差值。</translation>
+   <source>Known are LoRA (with convolutions, DoRA), LoHa, LoKr, IA3, GLoRA, OFT, BOFT and full differences.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Largest size of the shared cache folder; the longest unused entries go first.</source>
@@ -3135,12 +3203,20 @@
    <translation>不动它们</translation>
   </message>
   <message>
+   <source>Leave them out; exporting by hand takes them.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Leave this empty.</source>
    <translation>请将这里留空。</translation>
   </message>
   <message>
    <source>Less memory; captions and their encodings can be cached.</source>
    <translation>占用更少；标注和它们的编码可以缓存。</translation>
+  </message>
+  <message>
+   <source>Let a running WebUI show it</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Let it be as the model says, unless you know better.</source>
@@ -3167,8 +3243,8 @@
    <translation>Lion</translation>
   </message>
   <message>
-   <source>LoHa, LoKr, DoRA and full differences can be merged into a model (bake) only.</source>
-   <translation>LoHa、LoKr、DoRA 和完整差值只能合并进模型（bake）。</translation>
+   <source>LoHa, LoKr, DoRA, IA3, GLoRA, OFT, full differences and biases are no products of two matrices: merge it into its model (bake) and extract a LoRA of the result (extract).</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>LoRA</source>
@@ -3497,6 +3573,10 @@
   <message>
    <source>One number of memory for each trained one. Wants a third to a tenth of AdamW's rate.</source>
    <translation>每个训练的数只多占一个数的内存。学习率要用 AdamW 的三分之一到十分之一。</translation>
+  </message>
+  <message>
+   <source>Only WebUIs of the AUTOMATIC1111 kind can be asked, and the folder is not of one.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Only pictures without a caption file get one.</source>
@@ -3979,6 +4059,10 @@
    <translation>请打开梯度检查点，减小批大小或分辨率，或关闭其他程序。</translation>
   </message>
   <message>
+   <source>Switch it off, and press the program's own refresh button.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Switch it off, or choose v-prediction if the model is one.</source>
    <translation>请关闭它；如果模型确实是 v 预测，就选择 v 预测。</translation>
   </message>
@@ -4123,6 +4207,10 @@
    <translation>WebUI 没有开启 API，无法通知它有新文件：请用 --api 启动。</translation>
   </message>
   <message>
+   <source>The address holds a user and a password, and run files are copied and shared.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The averaged UNet takes the place of the other one.</source>
    <translation>用平均后的 UNet 代替原来的。</translation>
   </message>
@@ -4263,6 +4351,14 @@
    <translation>{path} 的层 {name}（{given}）与模型的权重 {shape} 不符。</translation>
   </message>
   <message>
+   <source>The layer {name} of {path} holds values that are no numbers (NaN or infinite).</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>The layer {name} of {path} is damaged: it lacks {tensor}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The length was {before} epochs and is now {after} epochs.</source>
    <translation>长度原为 {before} 轮，现在是 {after} 轮。</translation>
   </message>
@@ -4325,6 +4421,10 @@
   <message>
    <source>The model's file says {told}.</source>
    <translation>模型文件标明的是 {told}。</translation>
+  </message>
+  <message>
+   <source>The model's weight {name} holds numbers of the kind {dtype}, to which nothing can be added.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The models are of different families ({listed}).</source>
@@ -5133,6 +5233,10 @@
    <translation>图片在哪里。只读取，绝不改动。</translation>
   </message>
   <message>
+   <source>Where the running WebUI answers, without user and password. Empty takes its usual one, http://127.0.0.1:7860.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Where to look for differences.</source>
    <translation>在哪些部分里找差别。</translation>
   </message>
@@ -5191,6 +5295,10 @@
   <message>
    <source>With zero terminal SNR the model learns true darks and brights by itself.</source>
    <translation>有了零终端信噪比，模型自己就能学会真正的暗和亮。</translation>
+  </message>
+  <message>
+   <source>With zero terminal SNR {sampler} spends most steps on pure noise, and its pictures are coarse.</source>
+   <translation>在零终端信噪比下，{sampler} 把大部分步数花在纯噪声上，画出的图很粗糙。</translation>
   </message>
   <message>
    <source>Words</source>
@@ -5473,6 +5581,10 @@
    <translation>只有 {width}×{height} 像素；短边至少要 {least}</translation>
   </message>
   <message>
+   <source>it lacks {tensor}</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>it refers to something outside that is no storage</source>
    <translation>它引用了文件之外的东西，而不是存储区</translation>
   </message>
@@ -5487,6 +5599,10 @@
   <message>
    <source>it was changed while the run was starting</source>
    <translation>在训练启动时被改动了</translation>
+  </message>
+  <message>
+   <source>its alpha is not one number</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>its directory at the end is missing</source>
@@ -5531,6 +5647,10 @@
   <message>
    <source>its entry {name} lies over another</source>
    <translation>条目 {name} 与另一个条目重叠</translation>
+  </message>
+  <message>
+   <source>its factors ({sizes}) do not fit each other</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>its first level has another width</source>
@@ -5771,6 +5891,10 @@
   <message>
    <source>{count} of {total} layers of {name} have no place in the model and were left out, for example {layer}.</source>
    <translation>{name} 的 {total} 层中有 {count} 层在模型里没有位置，已略去，例如 {layer}。</translation>
+  </message>
+  <message>
+   <source>{count} of {total} layers of {path} are damaged, for example {name}: {reason}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{count} of {total} layers of {path} are not those of a plain LoRA, for example {name}.</source>
@@ -6109,6 +6233,10 @@
    <translation>无法使用 {path}：{reason}。</translation>
   </message>
   <message>
+   <source>{path} has the layer {name} more than once, in different spellings.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{path} has {count} tensors of a kind that the tools do not know, for example {name}.</source>
    <translation>{path} 有 {count} 个工具不认识的张量，例如 {name}。</translation>
   </message>
@@ -6207,6 +6335,10 @@
   <message>
    <source>{summary} It was downloaded from the hub.</source>
    <translation>{summary}它是从 Hub 下载的。</translation>
+  </message>
+  <message>
+   <source>{tensor} holds numbers of the kind {dtype}</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{text} is no model's id on the hub.</source>

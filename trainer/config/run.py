@@ -299,6 +299,7 @@ SAMPLERS = (
     Choice("ddim", "DDIM"),
     Choice("dpmpp_2m_karras", "DPM++ 2M Karras"),
 )
+KARRAS = ("dpmpp_2m_karras",)  # those whose steps go evenly from the greatest noise to the least, by the 7th root of σ
 
 
 class Prompt(Section):
@@ -382,6 +383,18 @@ class Output(Section):
         "The folder of the program you draw with, or any other: the final LoRA is placed where it looks for LoRAs. "
         "Empty copies nothing.",
         widget="folder",
+    )
+    refresh_webui: bool = setting(
+        False,
+        "Let a running WebUI show it",
+        "After the copy, asks the WebUI to read its list of LoRAs anew. It must have been started with --api; one that "
+        "does not run finds the file when it starts.",
+    )
+    webui_address: str = setting(
+        "",
+        "Address of the WebUI",
+        "Where the running WebUI answers, without user and password. Empty takes its usual one, http://127.0.0.1:7860.",
+        level="advanced",
     )
     snapshot_minutes: float = setting(
         10.0,

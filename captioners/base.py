@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +18,7 @@ from captioners.catalog import WriteSettings
 from captioners.common.events import Begun, Captioned, Finished, Opened, Progress, Reporter, Skipped
 from captioners.common.scores import ScoreStore
 from captioners.common.writing import CaptionWriter, Plan
+from trainer.ahead import ahead
 from trainer.data.index import hash_files
 from trainer.data.memo import FileFacts, Memo
 from trainer.data.pictures import CannotUse, is_picture, load_pixels
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from trainer.data.pictures import Pixels
 
 DECODERS = max(2, min(4, (os.cpu_count() or 2) - 1))
+MOST_AHEAD = 3 * DECODERS  # pictures in memory
 """Threads that read pictures while the model looks at earlier ones."""
 
 _TELL_S = 0.1  # how often progress is told at most
@@ -142,18 +143,19 @@ class Captioning:
     def _caption_all(self, plan: Plan, digests: dict[Path, str]) -> None:
         """Read what has no stored reading and write every caption. Raises _StopAsked."""
         began = time.monotonic()
-        for look, seen in ahead(self._prepared, self._looks(plan.todo, digests), DECODERS):
-            self._check_stop()
-            if isinstance(seen, Message):
-                self._skip(look.picture, seen)
-            elif look.reading is not None:
-                self._from_scores += 1
-                self._write(look, look.reading)
-            else:
-                self._waiting.append((look, seen))
-                if len(self._waiting) == self.captioner.batch_size:
-                    self._read_waiting()
-            self._tell(plan, began)
+        with closing(ahead(self._prepared, self._looks(plan.todo, digests), MOST_AHEAD, DECODERS)) as prepared:
+            for look, seen in prepared:
+                self._check_stop()
+                if isinstance(seen, Message):
+                    self._skip(look.picture, seen)
+                elif look.reading is not None:
+                    self._from_scores += 1
+                    self._write(look, look.reading)
+                else:
+                    self._waiting.append((look, seen))
+                    if len(self._waiting) == self.captioner.batch_size:
+                        self._read_waiting()
+                self._tell(plan, began)
         self._read_waiting()
         self._tell(plan, began)
 
@@ -294,27 +296,6 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
             say("Name pictures, or folders with png, jpg, webp or bmp files in them."),
         )
     return list(found)
-
-
-def ahead(work: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[tuple[Any, Any]]:
-    """(item, work(item)) in the items' order; `threads` of them are worked on while the caller deals with earlier ones.
-
-    Not more than three for each thread are ever under way, so memory stays bounded.
-    """
-    under_way: deque[tuple[Any, Future[Any]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="pictures") as pool:
-        try:
-            for item in items:
-                under_way.append((item, pool.submit(work, item)))
-                if len(under_way) >= 3 * threads:
-                    first, future = under_way.popleft()
-                    yield first, future.result()
-            while under_way:
-                first, future = under_way.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in under_way:
-                future.cancel()
 
 
 def _pictures_in(folder: Path) -> Iterator[Path]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from captioners.base import Captioning, ahead, find_pictures
+from captioners.base import Captioning, find_pictures
 from captioners.catalog import WriteSettings
 from captioners.common.events import Captioned, Finished, Opened, Progress, Skipped
 from captioners.common.scores import ScoreStore, default_path
@@ -181,31 +180,3 @@ def test_find_pictures(awkward: Path) -> None:
     (awkward / "empty").mkdir()
     with pytest.raises(BadInput, match="no pictures"):
         find_pictures([awkward / "empty"])
-
-
-def test_ahead_is_bounded_and_in_order() -> None:
-    drawn = 0
-    lock = threading.Lock()
-    most = 0
-
-    def items() -> Any:
-        nonlocal drawn
-        for number in range(50):
-            with lock:
-                drawn += 1
-            yield number
-
-    for position, (item, result) in enumerate(ahead(lambda number: number * 2, items(), 2)):
-        assert (item, result) == (position, position * 2)
-        most = max(most, drawn - position)
-    assert 2 < most <= 6
-
-
-def test_ahead_gives_the_error_to_the_caller() -> None:
-    def work(number: int) -> int:
-        if number == 3:
-            raise ValueError("three")
-        return number
-
-    with pytest.raises(ValueError, match="three"):
-        list(ahead(work, range(9), 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainer.tools.low_rank import exact_svd, leading_svd, rank_by_rule, svd_of_product
+from trainer.tools.low_rank import exact_svd, leading_svd, orthonormal, rank_by_rule, svd_of_product
 
 
 def decaying(rows: int, columns: int, power: float = 1.0, seed: int = 0) -> torch.Tensor:
@@ -57,6 +57,35 @@ def test_the_randomised_svd_finds_an_exact_low_rank() -> None:
     matrix = torch.randn(300, 4, generator=draw) @ torch.randn(4, 200, generator=draw)
     found = leading_svd(matrix, 4)
     torch.testing.assert_close(found.u * found.s @ found.v.T, matrix, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 4])
+@pytest.mark.parametrize("shape", [(900, 500), (500, 900)])
+def test_what_has_fewer_directions_than_asked_for_is_found_whole(shape: tuple[int, int], rank: int) -> None:
+    draw = torch.Generator().manual_seed(rank)
+    matrix = torch.randn(shape[0], rank, generator=draw) @ torch.randn(rank, shape[1], generator=draw)
+    found = leading_svd(matrix, 32)
+    assert all(torch.isfinite(half).all() for half in found.halves(32))
+    torch.testing.assert_close(found.u * found.s @ found.v.T, matrix, rtol=1e-4, atol=1e-4)
+    assert int((found.s > 1e-4 * (found.s[0] + 1e-30)).sum()) == rank
+
+
+@pytest.mark.parametrize("strength", [1e-12, 1e12])
+def test_the_randomised_svd_does_not_mind_how_long_a_change_is(strength: float) -> None:
+    matrix = decaying(600, 300, 0.5)
+    torch.testing.assert_close(leading_svd(matrix * strength, 16).s / strength, leading_svd(matrix, 16).s, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_orthonormal_columns_span_what_was_given(lost: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    tall = torch.randn(400, 12, generator=draw) * torch.logspace(0, -5, 12)
+    tall[:, 12 - lost :] = tall[:, :1]
+    columns = orthonormal(tall)
+    squares = (columns.T @ columns).diagonal()
+    assert int((squares > 0.5).sum()) == 12 - lost
+    torch.testing.assert_close(columns.T @ columns, torch.diag(squares.round()), rtol=0, atol=1e-5)
+    torch.testing.assert_close(columns @ (columns.T @ tall), tall, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

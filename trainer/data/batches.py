@@ -11,15 +11,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from trainer.ahead import ahead
 from trainer.data.buckets import Size, size_conditions
 from trainer.data.captions import CaptionRules, shape_caption
 from trainer.data.order import EpochOrder, MicroBatch, Sample, SampleRef, keyed_random
@@ -138,7 +139,10 @@ class Batches:
 
     def steps(self, plan: StepPlan, start: int = 0) -> Iterator[Step]:
         """The steps from number `start` to the plan's end, read ahead by a thread that ends with the iterator."""
-        yield from _ahead(lambda number: self.step(plan, number), range(start, plan.total_steps), READ_AHEAD_STEPS)
+        numbers = range(start, plan.total_steps)
+        with closing(ahead(partial(self.step, plan), numbers, READ_AHEAD_STEPS, name="batches")) as ready:
+            for _, step in ready:
+                yield step
 
     def step(self, plan: StepPlan, number: int) -> Step:
         """The step of that number (from 0). Raises IndexError outside the plan."""
@@ -172,19 +176,3 @@ class Batches:
         if self._epoch_cache[0] != epoch:
             self._epoch_cache = (epoch, self.order.steps(epoch))
         return self._epoch_cache[1]
-
-
-def _ahead(load: Callable[[int], Step], numbers: range, depth: int) -> Iterator[Step]:
-    """`load(number)` for each number in turn, up to `depth` of them loaded in advance by one thread."""
-    waiting: deque[Future[Step]] = deque()
-    rest = iter(numbers)
-    reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
-    try:
-        for number in rest:
-            waiting.append(reader.submit(load, number))
-            if len(waiting) > depth:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        reader.shutdown(wait=True, cancel_futures=True)

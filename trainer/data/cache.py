@@ -13,9 +13,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trainer.ahead import ahead
 from trainer.data.buckets import Box, Bucket, Bucketing, crop_box
 from trainer.data.index import Item, Skipped
 from trainer.data.masks import MASKS_VERSION, OWN, draw_mask, opaque_part, shrink
@@ -136,16 +137,17 @@ class Latents:
         """
         broken: dict[Path, Skipped] = {}
         done = 0
-        for portion in _by_bucket(_decoded(jobs, self._alpha_colour, threads), batch_size):
-            good = [(job, picture) for job, picture in portion if not isinstance(picture, Message)]
-            for job, why in portion:
-                if isinstance(why, Message):
-                    broken |= {path: Skipped(path, why) for path in self._copies[job.sha256]}
-            if good:
-                self._keep(good, *encode(_to_tensor([picture for _, picture in good], device)))
-            done += len(portion)
-            if on_progress:
-                on_progress(done, len(jobs))
+        with closing(_decoded(jobs, self._alpha_colour, threads)) as decoded:
+            for portion in _by_bucket(decoded, batch_size):
+                good = [(job, picture) for job, picture in portion if not isinstance(picture, Message)]
+                for job, why in portion:
+                    if isinstance(why, Message):
+                        broken |= {path: Skipped(path, why) for path in self._copies[job.sha256]}
+                if good:
+                    self._keep(good, *encode(_to_tensor([picture for _, picture in good], device)))
+                done += len(portion)
+                if on_progress:
+                    on_progress(done, len(jobs))
         self._store.shrink()
         return tuple(broken.values())
 
@@ -282,7 +284,7 @@ class Picture:
 Decoded = tuple[LatentJob, Picture | Message]
 
 
-def _decoded(jobs: Sequence[LatentJob], alpha_colour: Colour, threads: int) -> Iterator[Decoded]:
+def _decoded(jobs: Sequence[LatentJob], alpha_colour: Colour, threads: int) -> Generator[Decoded, None, None]:
     """The picture of each job in turn, or why not; `threads` decode a bounded number of them ahead."""
 
     def decode(job: LatentJob) -> Picture | Message:
@@ -295,19 +297,7 @@ def _decoded(jobs: Sequence[LatentJob], alpha_colour: Colour, threads: int) -> I
             return say("it is gone")
         return say("it was changed while the run was starting") if changed else picture
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-    ahead: deque[tuple[LatentJob, Future[Picture | Message]]] = deque()
-    try:
-        for job in jobs:
-            ahead.append((job, pool.submit(decode, job)))
-            if len(ahead) > 2 * threads + 2:
-                first, picture = ahead.popleft()
-                yield first, picture.result()
-        while ahead:
-            first, picture = ahead.popleft()
-            yield first, picture.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return ahead(decode, jobs, 2 * threads + 2, threads, "decode")
 
 
 def _picture(job: LatentJob, alpha_colour: Colour) -> Picture:

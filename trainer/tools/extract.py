@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.ahead import ahead
 from trainer.errors import BadInput
 from trainer.messages import Message, say
 from trainer.tools import provenance
@@ -35,6 +37,15 @@ class _Job:
     base: Place
     tuned: Place
     rank: int
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of the LoRA, the squared length of the change and of what the layer keeps of it."""
+
+    made: Made
+    whole: float
+    kept: float
 
 
 @dataclass
@@ -120,35 +131,26 @@ def _is_wide(place: Place) -> bool:
 
 
 def _extract(jobs: list[_Job], settings: ExtractSettings, watch: Watch) -> tuple[dict[str, Made], _Seen]:
+    from trainer.tools.low_rank import a_core_each
+
     device = _device(settings.device)
     meter = watch.meter(say("Comparing layers"), sum(job.base.num_items for job in jobs))
     made: dict[str, Made] = {}
     seen = _Seen()
-    with Files() as files, ThreadPoolExecutor(1, "read-layers") as reader:
-        changes = _read_ahead(reader, jobs, settings.least_change, files)
-        for job, change in zip(jobs, changes, strict=True):
-            watch.check()
-            if change is None:
+    with (
+        Files() as files,
+        a_core_each() as threads,
+        closing(ahead(partial(_layer, settings=settings, device=device, files=files), jobs, threads, threads)) as found,
+    ):
+        for job, layer in found:
+            if layer is None:
                 seen.num_equal += 1
             else:
-                made[job.name], whole, kept = _layer(change.to(device), job, settings)
-                seen.whole += whole
-                seen.kept += kept
+                made[job.name] = layer.made
+                seen.whole += layer.whole
+                seen.kept += layer.kept
             meter.advance(job.base.num_items)
     return made, seen
-
-
-def _read_ahead(
-    reader: ThreadPoolExecutor, jobs: list[_Job], least: float, files: Files
-) -> Iterator[torch.Tensor | None]:
-    """The difference of each job; the next one is read in a thread while the caller works on this one."""
-    coming = reader.submit(_difference, jobs[0], least, files) if jobs else None
-    for number in range(len(jobs)):
-        assert coming is not None
-        change = coming.result()
-        if number + 1 < len(jobs):
-            coming = reader.submit(_difference, jobs[number + 1], least, files)
-        yield change
 
 
 def _device(name: str) -> Any:
@@ -177,17 +179,20 @@ def _difference(job: _Job, least: float, files: Files) -> torch.Tensor | None:
     return change
 
 
-def _layer(change: torch.Tensor, job: _Job, settings: ExtractSettings) -> tuple[Made, float, float]:
-    """A layer of the LoRA, the squared length of the change and of what the layer keeps of it."""
+def _layer(job: _Job, settings: ExtractSettings, device: Any, files: Files) -> _Layer | None:
+    """The LoRA's layer for what the training changed; None if nothing."""
     from trainer.tools.lora_out import Made
     from trainer.tools.low_rank import exact_svd, leading_svd, rank_by_rule
 
-    matrix = change.flatten(1)
+    change = _difference(job, settings.least_change, files)
+    if change is None:
+        return None
+    matrix = change.to(device).flatten(1)
     svd = exact_svd(matrix) if settings.rule in _EXACT_RULES else leading_svd(matrix, job.rank)
     rank = rank_by_rule(svd.s, settings.rule, settings.amount, job.rank)
     up, down = (half.cpu() for half in svd.halves(rank))
-    whole, kept = float(matrix.norm()) ** 2, float(svd.s[:rank].double().square().sum())
-    return Made(up, down, tuple(change.shape[1:])), whole, kept
+    kept = float(svd.s[:rank].double().square().sum())
+    return _Layer(Made(up, down, tuple(change.shape[1:])), float(matrix.norm()) ** 2, kept)
 
 
 def _metadata(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) -> dict[str, str]:

@@ -1,19 +1,21 @@
 """Low-rank algebra for LoRA files: the SVD of a product without the product, of a difference by subspace iteration, ranks.
 
-The randomised SVD is that of Halko, Martinsson and Tropp 2011 (algorithm 4.4), iterated until its error no longer
-falls.
+The leading singular vectors are those of Musco and Musco 2015, "Randomized block Krylov methods", of as many blocks as
+it takes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 OVERSAMPLING = 16
-MOST_ITERATIONS = 12
-CONVERGED = 1.5e-2  # the error is then within 1 % of the best one's
+CONVERGED = 0.6  # the next block would lessen the error by a thirtieth of that: it is within 1.5 % of the least one
+MOST_THREADS = 8  # each holds a layer or two
 ROUNDING = 1e-6  # of float32 in squared lengths
 
 
@@ -57,10 +59,11 @@ def exact_svd(matrix: Tensor) -> Svd:
 
 
 def leading_svd(matrix: Tensor, rank: int, seed: int = 0) -> Svd:
-    """The greatest `rank` singular values of a matrix (m, n) and their vectors.
+    """The greatest `rank` singular values of a float32 matrix (m, n) and their vectors.
 
-    Exact where `rank` is not much less than the smaller side. Else by subspace iteration from a random start (the same
-    for the same shape and `seed`), until one more iteration lessens the error by less than CONVERGED of it.
+    Exact where `rank` is not much less than the smaller side. Else from a block Krylov space that begins with random
+    columns (the same for the same shape and `seed`) and grows by a block until that lessens the error by less than
+    CONVERGED of it.
     """
     wide = matrix.shape[0] < matrix.shape[1]
     tall = matrix.T if wide else matrix
@@ -68,25 +71,57 @@ def leading_svd(matrix: Tensor, rank: int, seed: int = 0) -> Svd:
     if size * 4 > tall.shape[1]:
         return exact_svd(matrix).cut(rank)
     start = torch.randn(tall.shape[1], size, generator=torch.Generator().manual_seed(seed)).to(matrix)
-    basis = torch.linalg.qr(tall @ start)[0]
-    rows = basis.T @ tall  # (size, n)
+    basis = block = orthonormal(tall @ start)
+    rows = block_rows = block.T @ tall  # (size, n)
     whole, captured = float(tall.norm()) ** 2, _captured(rows, rank)
-    for _ in range(MOST_ITERATIONS):
-        before = captured
-        basis = torch.linalg.qr(tall @ torch.linalg.qr(rows.T)[0])[0]
-        rows = basis.T @ tall
-        captured = _captured(rows, rank)
-        if captured - before <= 2 * CONVERGED * (whole - captured) + ROUNDING * whole:
+    while whole - captured > ROUNDING * whole and basis.shape[1] + size <= tall.shape[1]:
+        block = tall @ orthonormal(block_rows.T)
+        for _ in range(2):  # what one projection leaves of the basis by rounding, the other takes
+            block = orthonormal(block - basis @ (basis.T @ block))
+        block_rows = block.T @ tall
+        basis, rows = torch.cat((basis, block), 1), torch.cat((rows, block_rows))
+        before, captured = captured, _captured(rows, rank)
+        if captured - before <= CONVERGED * (whole - captured):
             break
-    right, lower = torch.linalg.qr(rows.T)
-    u, s, vh = torch.linalg.svd(lower.T, full_matrices=False)
-    found = Svd(basis @ u, s, right @ vh.T).cut(rank)
+    inner = exact_svd(rows).cut(rank)
+    found = Svd(basis @ inner.u, inner.s, inner.v)
     return Svd(found.v, found.s, found.u) if wide else found
+
+
+def orthonormal(tall: Tensor) -> Tensor:
+    """Orthonormal columns that span those of a float32 matrix (m, k) with k much less than m, in its shape.
+
+    By its Gram matrix in float64, which is several times as quick as Householder's QR and loses nothing that float32
+    holds. Directions shorter than 1e-7 of the longest are rounding, and become columns of zeros.
+    """
+    exact = tall.double()
+    gram = exact.T @ exact
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    sides = lower.diagonal()
+    if not failed and float(sides.min()) > 1e-6 * float(sides.max()):
+        ones = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        return (exact @ torch.linalg.solve_triangular(lower, ones, upper=False).T).to(tall.dtype)
+    squares, vectors = torch.linalg.eigh(gram)
+    is_real = squares > squares[-1].clamp(min=1e-280) * 1e-14
+    scale = torch.where(is_real, squares, 1.0).rsqrt() * is_real
+    return (exact @ (vectors * scale)).to(tall.dtype)
 
 
 def _captured(rows: Tensor, rank: int) -> float:
     """Σ s² over the `rank` greatest singular values of a wide matrix."""
-    return float(torch.linalg.eigvalsh(rows @ rows.T)[-rank:].sum())
+    return float(torch.linalg.eigvalsh((rows @ rows.T).double())[-rank:].sum())
+
+
+@contextmanager
+def a_core_each() -> Iterator[int]:
+    """How many threads may work on layers, while torch gives each of them one core: that is quicker for matrices of
+    this size than all cores for each in turn."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield min(threads, MOST_THREADS)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def rank_by_rule(s: Tensor, rule: str, amount: float, most: int) -> int:

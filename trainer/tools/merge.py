@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from trainer.tools import provenance
 from trainer.tools.blocks import block_names, block_of, read_amounts
 from trainer.tools.catalog import MergeSettings
 from trainer.tools.checkpoint import Checkpoint, architecture_of, open_checkpoint, part_of, same_family, same_shapes
-from trainer.tools.model_out import MODEL_SUFFIXES, computed, copied, write_model
+from trainer.tools.model_out import MODEL_SUFFIXES, copied, file_dtype, in_dtype, write_model
 from trainer.tools.output import Row, check_output
 from trainer.tools.places import Files
 from trainer.tools.vae import replace_vae
@@ -92,27 +93,31 @@ def _rows(plan: _Plan, first: Checkpoint, settings: MergeSettings, files: Files)
         if part_of(name) == "ema":
             continue  # averages of A's training are no averages of the mixture
         if _is_merged(name, plan, first):
-            yield computed(name, place, settings.precision, lambda name=name: _merged(name, plan, files))  # type: ignore[misc]
+            dtype = file_dtype(name, place, settings.precision)
+            yield Row(name, place.shape, dtype, partial(_merged, name, plan, dtype, files))
         else:
             yield copied(name, place, settings.precision, files)
 
 
-def _merged(name: str, plan: _Plan, files: Files) -> torch.Tensor:
-    """A weight of the new model, float32. Where A's first convolution has more inputs (inpainting), the rest is A's."""
+def _merged(name: str, plan: _Plan, dtype: str, files: Files) -> torch.Tensor:
+    """A weight of the new model. Where A's first convolution has more inputs (inpainting), the rest of them is A's."""
     import torch
 
+    from trainer.tools.blend import weighted_sum
+
     amount = plan.amounts[block_of(name, plan.blocks)]
-    whole = files.read(plan.first.places[name], torch.float32)
-    others = [files.read(model.places[name], torch.float32) for model in plan.others]
-    shared = whole[:, : others[0].shape[1]] if whole.dim() == 4 else whole
+    first = files.read(plan.first.places[name])
+    others = [files.read(model.places[name]) for model in plan.others]
     if plan.is_sum:
         shares = [amount, plan.amount_c][: len(others)]
-        shared.mul_(1 - sum(shares))
-        for share, other in zip(shares, others, strict=True):
-            shared.add_(other, alpha=share)
+        shares = [1 - sum(shares), *shares]
     else:
-        shared.add_(others[0].sub_(others[1]), alpha=amount)
-    return whole
+        shares = [1, amount, -amount]
+    if first.shape == others[0].shape:
+        return weighted_sum([first, *others], shares, dtype, name)
+    num_shared = others[0].shape[1]
+    shared = weighted_sum([first[:, :num_shared].contiguous(), *others], shares, dtype, name)
+    return torch.cat((shared, in_dtype(first[:, num_shared:], dtype, name).to(shared.dtype)), dim=1)
 
 
 def _metadata(plan: _Plan, settings: MergeSettings) -> dict[str, str]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trainer.errors import BadInput, RunFailed
 from trainer.files import atomic_path, free_bytes
-from trainer.hashes import model_hashes
+from trainer.hashes import ModelHashes
 from trainer.messages import say
 from trainer.models.safetensors_file import ITEM_BYTES, header_bytes
 from trainer.models.tensor_file import tensor_bytes
-from trainer.tools.watch import Watch
+from trainer.tools.watch import Meter, Watch
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,10 @@ class Row(NamedTuple):
     @property
     def num_bytes(self) -> int:
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+    def data(self) -> memoryview:
+        """Its bytes in the file."""
+        return tensor_bytes(self.give(), self.name, self.shape, self.dtype)
 
 
 def check_output(output: Path, inputs: Iterable[Path], suffixes: Sequence[str], overwrite: bool) -> None:
@@ -103,16 +108,30 @@ def write_safetensors(path: Path, rows: Sequence[Row], metadata: Mapping[str, st
     check_space(path.parent, meter.total)
     places = {name: text for name, text in _NO_HASHES.items() if name == HASH or name in metadata}
     hashed = {name: text for name, text in metadata.items() if name.startswith("ss_")}  # as kohya's programs have it
+    hashes = ModelHashes(header_bytes(table, hashed))
     with atomic_path(path) as temporary, temporary.open("wb") as handle:
         handle.write(header_bytes(table, {**metadata, **places}))
 
-        def written() -> Iterator[memoryview]:
-            for row in ordered:
-                data = tensor_bytes(row.give(), row.name, row.shape, row.dtype)
-                handle.write(data)
-                meter.advance(len(data))
-                yield data
+        def put(data: memoryview) -> None:
+            handle.write(data)
+            hashes.update(data)
 
-        hashes = model_hashes(header_bytes(table, hashed), written())
+        put_in_turn((row.data() for row in ordered), put, meter)
         handle.seek(0)
-        handle.write(header_bytes(table, {**metadata, **{name: hashes[name] for name in places}}))
+        handle.write(header_bytes(table, {**metadata, **{name: hashes.all()[name] for name in places}}))
+
+
+def put_in_turn(pieces: Iterable[memoryview], put: Callable[[memoryview], None], meter: Meter) -> None:
+    """`put` every piece in a thread, while the caller's thread makes the next one: never more than two are held.
+
+    Raises what making, `put` and the meter raise, after the piece at hand has been put.
+    """
+    with ThreadPoolExecutor(1, "put") as pool:
+        last: Future[None] | None = None
+        for piece in pieces:
+            if last is not None:
+                last.result()
+            last = pool.submit(put, piece)
+            meter.advance(len(piece))
+        if last is not None:
+            last.result()

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from io import FileIO
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from trainer.models.loading import rows_of
@@ -77,11 +78,11 @@ class Place:
 
 
 class Files:
-    """Files kept open while tensors are read from them. A context manager."""
+    """Files kept open while tensors are read from them, for each thread its own handles. A context manager."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._open: dict[Path, FileIO] = {}
+        self._open: dict[tuple[int, Path], FileIO] = {}
 
     def __enter__(self) -> Files:
         return self
@@ -100,7 +101,8 @@ class Files:
         return (read[0] if len(read) == 1 else torch.cat(read)).reshape(place.shape)
 
     def _piece(self, piece: Piece, dtype: torch.dtype | None) -> torch.Tensor:
-        if piece.path not in self._open:
-            self._open[piece.path] = self._stack.enter_context(piece.path.open("rb", buffering=0))
-        tensor = read_tensor(self._open[piece.path], piece.info, dtype)
+        key = get_ident(), piece.path
+        if key not in self._open:
+            self._open[key] = self._stack.enter_context(piece.path.open("rb", buffering=0))
+        tensor = read_tensor(self._open[key], piece.info, dtype)
         return tensor.T.contiguous() if piece.turned else tensor

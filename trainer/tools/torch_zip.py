@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -14,8 +15,8 @@ from typing import Any
 import torch
 
 from trainer.files import atomic_path
-from trainer.models.tensor_file import TORCH_NAMES, tensor_bytes
-from trainer.tools.output import WRITING, Row, check_space
+from trainer.models.tensor_file import TORCH_NAMES
+from trainer.tools.output import WRITING, Row, check_space, put_in_turn
 from trainer.tools.watch import Watch
 
 _ALIGNMENT = 64  # so that readers may map the file into memory, as torch writes it
@@ -67,10 +68,12 @@ def write_ckpt(path: Path, rows: Sequence[Row], watch: Watch) -> None:
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         _write(archive, "archive/data.pkl", _pickle(rows))
         _write(archive, "archive/byteorder", b"little")
-        for number, row in enumerate(rows):
-            data = tensor_bytes(row.give(), row.name, row.shape, row.dtype)
-            _write(archive, f"archive/data/{number}", data)
-            meter.advance(len(data))
+        numbers = itertools.count()
+        put_in_turn(
+            (row.data() for row in rows),
+            lambda data: _write(archive, f"archive/data/{next(numbers)}", data),
+            meter,
+        )
         _write(archive, "archive/version", b"3\n")
 
 

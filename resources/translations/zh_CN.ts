@@ -129,7 +129,7 @@
   </message>
   <message>
    <source>Ask how large it is</source>
-   <translation type="unfinished" />
+   <translation>查询大小</translation>
   </message>
   <message>
    <source>Asks the WebUI to read its list anew. It must have been started with --api.</source>
@@ -137,7 +137,7 @@
   </message>
   <message>
    <source>Asks the hub for the sizes of its files, and for nothing else.</source>
-   <translation type="unfinished" />
+   <translation>只向 Hub 询问各文件的大小，不做别的。</translation>
   </message>
   <message>
    <source>Asks the model itself, which takes about half a minute.</source>
@@ -261,7 +261,7 @@
   </message>
   <message>
    <source>Copying…</source>
-   <translation type="unfinished" />
+   <translation>正在复制…</translation>
   </message>
   <message>
    <source>Dark</source>
@@ -505,7 +505,7 @@
   </message>
   <message>
    <source>How large it is, only the hub knows; it has not been asked.</source>
-   <translation type="unfinished" />
+   <translation>还没有向 Hub 询问，所以不知道它有多大。</translation>
   </message>
   <message>
    <source>How long the run is, and how the learning rate moves over it.</source>
@@ -533,7 +533,7 @@
   </message>
   <message>
    <source>It broke off or the system ended it, most often because the memory was full. Close other programs.</source>
-   <translation type="unfinished" />
+   <translation>程序崩溃或被系统结束，多半是内存不足。请先关闭其他程序。</translation>
   </message>
   <message>
    <source>It was made with zero terminal SNR.</source>
@@ -613,7 +613,7 @@
   </message>
   <message>
    <source>Looking at it…</source>
-   <translation type="unfinished" />
+   <translation>正在识别…</translation>
   </message>
   <message>
    <source>Looking at what happened…</source>
@@ -1165,7 +1165,7 @@
   </message>
   <message>
    <source>Stopped. Captions that were written stay.</source>
-   <translation type="unfinished" />
+   <translation>已停止。已写好的标注会保留。</translation>
   </message>
   <message>
    <source>Stopped. Nothing was written.</source>
@@ -1745,11 +1745,11 @@
   </message>
   <message>
    <source>something has failed</source>
-   <translation type="unfinished" />
+   <translation>有任务失败</translation>
   </message>
   <message>
    <source>something is done</source>
-   <translation type="unfinished" />
+   <translation>有任务完成</translation>
   </message>
   <message>
    <source>starting</source>
@@ -1897,11 +1897,11 @@
   </message>
   <message>
    <source>{id} is not on this disk. A run that uses it begins by downloading it.</source>
-   <translation type="unfinished" />
+   <translation>{id} 不在本机上。使用它的训练会先下载它。</translation>
   </message>
   <message>
    <source>{id}: asking the hub…</source>
-   <translation type="unfinished" />
+   <translation>{id}：正在询问 Hub…</translation>
   </message>
   <message>
    <source>{minutes} min</source>
@@ -1969,11 +1969,11 @@
   </message>
   <message>
    <source>{size} are free on that disk.</source>
-   <translation type="unfinished" />
+   <translation>该磁盘剩余 {size}。</translation>
   </message>
   <message>
    <source>{size} are to be downloaded.</source>
-   <translation type="unfinished" />
+   <translation>需要下载 {size}。</translation>
   </message>
   <message>
    <source>{time} left</source>
@@ -1981,7 +1981,7 @@
   </message>
   <message>
    <source>{tool} did not succeed.</source>
-   <translation type="unfinished" />
+   <translation>“{tool}”没有成功。</translation>
   </message>
   <message>
    <source>{tool} is still at work. If Athanor closes, its work is lost; no file is harmed.</source>
@@ -2248,7 +2248,7 @@
   </message>
   <message>
    <source>After the copy, asks the WebUI to read its list of LoRAs anew. It must have been started with --api; one that does not run finds the file when it starts.</source>
-   <translation type="unfinished" />
+   <translation>复制完成后，让正在运行的 WebUI 重新读取 LoRA 列表。WebUI 须以 --api 启动；没有运行的，下次启动时会自己找到文件。</translation>
   </message>
   <message>
    <source>After training: {after:.0%} (at least {limit:.0%} wanted).</source>
@@ -2504,7 +2504,7 @@
   </message>
   <message>
    <source>Choose a version of the model in fp32, fp16 or bf16.</source>
-   <translation type="unfinished" />
+   <translation>请选择 fp32、fp16 或 bf16 版本的模型。</translation>
   </message>
   <message>
    <source>Choose an ordinary version of the model (4 channels) or an inpainting version (9).</source>
@@ -2712,7 +2712,7 @@
   </message>
   <message>
    <source>Download or copy it again.</source>
-   <translation type="unfinished" />
+   <translation>请重新下载或复制。</translation>
   </message>
   <message>
    <source>Download the file itself from the model's page.</source>
@@ -3128,7 +3128,7 @@
   </message>
   <message>
    <source>Its training went wrong before it was saved; take an earlier version of it.</source>
-   <translation type="unfinished" />
+   <translation>它在保存之前训练就已出错；请使用更早保存的版本。</translation>
   </message>
   <message>
    <source>Keep both</source>
@@ -3164,7 +3164,7 @@
   </message>
   <message>
    <source>Known are LoRA (with convolutions, DoRA), LoHa, LoKr, IA3, GLoRA, OFT, BOFT and full differences.</source>
-   <translation type="unfinished" />
+   <translation>支持 LoRA（含卷积、DoRA）、LoHa、LoKr、IA3、GLoRA、OFT、BOFT 和完整差值。</translation>
   </message>
   <message>
    <source>Largest size of the shared cache folder; the longest unused entries go first.</source>
@@ -3204,7 +3204,7 @@
   </message>
   <message>
    <source>Leave them out; exporting by hand takes them.</source>
-   <translation type="unfinished" />
+   <translation>请去掉；手动导出时可以填写。</translation>
   </message>
   <message>
    <source>Leave this empty.</source>
@@ -3216,7 +3216,7 @@
   </message>
   <message>
    <source>Let a running WebUI show it</source>
-   <translation type="unfinished" />
+   <translation>让正在运行的 WebUI 显示它</translation>
   </message>
   <message>
    <source>Let it be as the model says, unless you know better.</source>
@@ -3244,7 +3244,7 @@
   </message>
   <message>
    <source>LoHa, LoKr, DoRA, IA3, GLoRA, OFT, full differences and biases are no products of two matrices: merge it into its model (bake) and extract a LoRA of the result (extract).</source>
-   <translation type="unfinished" />
+   <translation>LoHa、LoKr、DoRA、IA3、GLoRA、OFT、完整差值和偏置不是两个矩阵的乘积：请先把它合并进所属的模型（bake），再从结果中提取 LoRA（extract）。</translation>
   </message>
   <message>
    <source>LoRA</source>
@@ -3576,7 +3576,7 @@
   </message>
   <message>
    <source>Only WebUIs of the AUTOMATIC1111 kind can be asked, and the folder is not of one.</source>
-   <translation type="unfinished" />
+   <translation>只有 AUTOMATIC1111 一类的 WebUI 能接收这个请求，而这个文件夹不属于这类程序。</translation>
   </message>
   <message>
    <source>Only pictures without a caption file get one.</source>
@@ -4060,7 +4060,7 @@
   </message>
   <message>
    <source>Switch it off, and press the program's own refresh button.</source>
-   <translation type="unfinished" />
+   <translation>请关闭此项，改按程序自己的刷新按钮。</translation>
   </message>
   <message>
    <source>Switch it off, or choose v-prediction if the model is one.</source>
@@ -4208,7 +4208,7 @@
   </message>
   <message>
    <source>The address holds a user and a password, and run files are copied and shared.</source>
-   <translation type="unfinished" />
+   <translation>地址里有用户名和密码，而训练文件会被复制和分享。</translation>
   </message>
   <message>
    <source>The averaged UNet takes the place of the other one.</source>
@@ -4352,11 +4352,11 @@
   </message>
   <message>
    <source>The layer {name} of {path} holds values that are no numbers (NaN or infinite).</source>
-   <translation type="unfinished" />
+   <translation>{path} 的层 {name} 中含有不是数的值（NaN 或无穷大）。</translation>
   </message>
   <message>
    <source>The layer {name} of {path} is damaged: it lacks {tensor}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 的层 {name} 已损坏：缺少 {tensor}。</translation>
   </message>
   <message>
    <source>The length was {before} epochs and is now {after} epochs.</source>
@@ -4424,7 +4424,7 @@
   </message>
   <message>
    <source>The model's weight {name} holds numbers of the kind {dtype}, to which nothing can be added.</source>
-   <translation type="unfinished" />
+   <translation>模型的权重 {name} 的数值类型是 {dtype}，无法在其上相加。</translation>
   </message>
   <message>
    <source>The models are of different families ({listed}).</source>
@@ -5234,7 +5234,7 @@
   </message>
   <message>
    <source>Where the running WebUI answers, without user and password. Empty takes its usual one, http://127.0.0.1:7860.</source>
-   <translation type="unfinished" />
+   <translation>正在运行的 WebUI 的地址，不含用户名和密码。留空则用常见地址 http://127.0.0.1:7860。</translation>
   </message>
   <message>
    <source>Where to look for differences.</source>
@@ -5582,7 +5582,7 @@
   </message>
   <message>
    <source>it lacks {tensor}</source>
-   <translation type="unfinished" />
+   <translation>缺少 {tensor}</translation>
   </message>
   <message>
    <source>it refers to something outside that is no storage</source>
@@ -5602,7 +5602,7 @@
   </message>
   <message>
    <source>its alpha is not one number</source>
-   <translation type="unfinished" />
+   <translation>它的 alpha 不是单个数</translation>
   </message>
   <message>
    <source>its directory at the end is missing</source>
@@ -5650,7 +5650,7 @@
   </message>
   <message>
    <source>its factors ({sizes}) do not fit each other</source>
-   <translation type="unfinished" />
+   <translation>它的各因子（{sizes}）彼此不匹配</translation>
   </message>
   <message>
    <source>its first level has another width</source>
@@ -5894,7 +5894,7 @@
   </message>
   <message>
    <source>{count} of {total} layers of {path} are damaged, for example {name}: {reason}.</source>
-   <translation type="unfinished" />
+   <translation>{path} 的 {total} 个层中有 {count} 个已损坏，例如 {name}：{reason}。</translation>
   </message>
   <message>
    <source>{count} of {total} layers of {path} are not those of a plain LoRA, for example {name}.</source>
@@ -6234,7 +6234,7 @@
   </message>
   <message>
    <source>{path} has the layer {name} more than once, in different spellings.</source>
-   <translation type="unfinished" />
+   <translation>{path} 以不同的写法多次包含层 {name}。</translation>
   </message>
   <message>
    <source>{path} has {count} tensors of a kind that the tools do not know, for example {name}.</source>
@@ -6338,7 +6338,7 @@
   </message>
   <message>
    <source>{tensor} holds numbers of the kind {dtype}</source>
-   <translation type="unfinished" />
+   <translation>{tensor} 的数值类型是 {dtype}</translation>
   </message>
   <message>
    <source>{text} is no model's id on the hub.</source>

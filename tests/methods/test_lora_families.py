@@ -203,7 +203,21 @@ def onetrainer_plain(part: str, path: str, ldm: str, end: str) -> str:
     return f"{prefix}.{path}.lora_{end}.weight"
 
 
-SPELLINGS = (diffusers_new, diffusers_old, kohya_with_diffusers_names, onetrainer, onetrainer_plain)
+def lycoris(part: str, path: str, ldm: str, end: str) -> str:
+    """What LyCORIS' own wrapper around a UNet gives; text encoders as kohya's programs have them."""
+    if part != "unet":
+        return kohya_with_diffusers_names(part, path, ldm, end)
+    return f"lycoris_{path.replace('.', '_')}.lora_{end}.weight"
+
+
+def diffusers_oldest(part: str, path: str, ldm: str, end: str) -> str:
+    """Attention processors of a UNet saved on its own: nothing says that they are the UNet's."""
+    return diffusers_old(part, path, ldm, end).removeprefix("unet.")
+
+
+SPELLINGS = (
+    diffusers_new, diffusers_old, diffusers_oldest, kohya_with_diffusers_names, onetrainer, onetrainer_plain, lycoris,
+)  # fmt: skip
 
 
 def respelled(lora: TrainedLora, family: str, model: Components, spelling: Spelling, alpha: bool) -> dict[str, Tensor]:
@@ -220,10 +234,11 @@ def respelled(lora: TrainedLora, family: str, model: Components, spelling: Spell
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_every_spelling_is_understood(family: str, spelling: Spelling, tmp_path: Path) -> None:
     model = tiny_model(family)
-    lora = trained(family, model, alpha=4.0, **({} if spelling is diffusers_old else CONVOLUTIONS | {"conv_alpha": 2.0}))
+    plain = spelling in (diffusers_old, diffusers_oldest)
+    lora = trained(family, model, alpha=4.0, **({} if plain else CONVOLUTIONS | {"conv_alpha": 2.0}))
     wanted = predict(family, model)
     path, version = tmp_path / "theirs.safetensors", family_of(family).base_version
-    tensors = respelled(lora, family, model, spelling, alpha=spelling in (onetrainer, onetrainer_plain))
+    tensors = respelled(lora, family, model, spelling, alpha=spelling in (onetrainer, onetrainer_plain, lycoris))
     save_adapter(path, tensors, {"ss_base_model_version": version}, torch.float32)
     lora.remove()
     again = build(Settings(network_weights=str(path)), model, family_of(family))

@@ -85,6 +85,20 @@ SPELLINGS: dict[str, tuple[Shapes, str | None, str | None, set[str]]] = {
         {"text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight": (4, 768)},
         "diffusers", "sd1", {"text_encoder"},
     ),
+    "diffusers of early 2023, the UNet on its own": (
+        {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight": (4, 768)},
+        "diffusers", "sd1", {"unet"},
+    ),
+    "LyCORIS' own": (
+        {"lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight": (4, 1024)},
+        "lycoris", "sd2", {"unet"},
+    ),
+    "LyCORIS' own, SDXL": (
+        {f"lycoris_mid_block_attentions_0_{XL}.lora_down.weight": (4, 1280)}, "lycoris", "sdxl", {"unet"},
+    ),
+    "OFT of kohya's programs, SDXL": (
+        {"oft_unet_input_blocks_4_1_proj_in.oft_blocks": (4, 160, 160)}, "kohya", "sdxl", {"unet"},
+    ),
     "PEFT": (
         {"base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora_A.weight": (8, 768)},
         "peft", "sd1", {"unet"},

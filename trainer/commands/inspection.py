@@ -29,7 +29,7 @@ CONTAINERS = {
 }  # fmt: skip
 SPELLINGS = {
     "kohya": "kohya", "sai": "kohya (SDXL's original names)", "diffusers": "diffusers", "peft": "PEFT",
-    "onetrainer": "OneTrainer",
+    "onetrainer": "OneTrainer", "lycoris": "LyCORIS",
 }  # fmt: skip
 _LONGEST = 160  # letters of a value for people
 _NUM_TAGS = 20

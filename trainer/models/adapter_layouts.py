@@ -46,7 +46,7 @@ class Adapter:
         method: "lora", "locon" (with convolutions), "dora", "loha", "lokr", "ia3", "dylora", "glora", "oft", "boft",
             "full" (whole differences), "norm".
         spelling: whose names it has: "kohya", "sai" (kohya's with SDXL's original UNet names), "diffusers", "peft",
-            "onetrainer"; None for others.
+            "onetrainer", "lycoris" (its own wrapper's); None for others.
         family: what it was made for, None if it doesn't say.
         parts: what it changes, of "unet", "text_encoder", "text_encoder_2", "transformer".
         ranks: those that occur, most frequent first; empty for methods without one.
@@ -112,9 +112,11 @@ def _spelling(shapes: Shapes) -> str | None:
         return "onetrainer"
     if _starts(names, "lora_unet_input_blocks_", "lora_unet_middle_block_", "lora_unet_output_blocks_"):
         return "sai"
-    if _starts(names, "lora_unet_", "lora_te", "lycoris_"):
+    if _starts(names, "lora_unet_", "lora_te", "oft_unet_"):
         return "kohya"
-    if _starts(names, "unet.", "text_encoder.", "text_encoder_2.", "transformer."):
+    if _starts(names, "lycoris_"):
+        return "lycoris"
+    if _starts(names, "unet.", "text_encoder.", "text_encoder_2.", "transformer.", *_bare("")):
         return "diffusers"
     return None
 
@@ -122,12 +124,18 @@ def _spelling(shapes: Shapes) -> str | None:
 def _parts(shapes: Shapes) -> frozenset[str]:
     signs = {
         "unet": ("lora_unet", "unet.", "base_model.model.down_blocks", "base_model.model.up_blocks",
-                 "base_model.model.mid_block", "lycoris_unet"),
-        "text_encoder": ("lora_te_", "lora_te1", "lora_te.", "text_encoder.", "clip_l.", "base_model.model.text_model"),
+                 "base_model.model.mid_block", "lycoris_unet", "oft_unet", *_bare("lycoris_"), *_bare("")),
+        "text_encoder": ("lora_te_", "lora_te1", "lora_te.", "text_encoder.", "clip_l.", "base_model.model.text_model",
+                         "lycoris_text_model"),
         "text_encoder_2": ("lora_te2", "text_encoder_2.", "clip_g."),
         "transformer": ("transformer.", "diffusion_model."),
     }  # fmt: skip
     return frozenset(part for part, prefixes in signs.items() if _starts(shapes, *prefixes))
+
+
+def _bare(prefix: str) -> tuple[str, ...]:
+    """What the UNet's layers begin with where no word says that they are its."""
+    return tuple(f"{prefix}{side}" for side in ("down_blocks", "mid_block", "up_blocks"))
 
 
 def _ranks(shapes: Shapes) -> tuple[int, ...]:
@@ -161,7 +169,7 @@ def _family(shapes: Shapes, flat: list[str], metadata: Mapping[str, str]) -> str
         return "sdxl"
     if _starts(shapes, "lora_te1"):
         return "sdxl"
-    if not _any(flat, "lora_unet_", "lora_te_", "unet_", "text_encoder_", "text_model_", "down_blocks_", "up_blocks_"):
+    if not _any(flat, "lora_unet_", "lora_te_", "unet_", "text_encoder_", "text_model_", *_bare("")):
         return None
     return _by_layout(shapes, flat)
 

@@ -1,7 +1,7 @@
 """The names that LoRA files of other programs have for layers and tensors, translated to kohya's. No torch.
 
-Known are kohya's own, for SDXL with the original names of the UNet or with diffusers'; diffusers', old and new; PEFT's; and
-OneTrainer's. All of them join a part's prefix and a module's path, with dots or underscores.
+Known are kohya's own, for SDXL with the original names of the UNet or with diffusers'; diffusers', old and new; PEFT's;
+OneTrainer's; and LyCORIS' own. All of them join a part's prefix and a module's path, with dots or underscores.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ _ENDS = (  # of tensors' names, to kohya's; a name in the middle ("default") is 
     (re.compile(r"\.lora_linear_layer\.up\.weight$"), UP),
     (re.compile(r"\.alpha$"), ALPHA),
 )
-_WRAPPED = "base_model_model_"  # PEFT
-_UNET = ("lora_unet_", "unet_", "diffusion_model_")
+_WRAPPED = ("base_model_model_", "lycoris_")  # PEFT; LyCORIS on its own, which wraps one module as PEFT does
+_UNET = ("lora_unet_", "oft_unet_", "unet_", "diffusion_model_")
+_BARE = ("down_blocks_", "mid_block_", "up_blocks_", "input_blocks_", "middle_block_", "output_blocks_")  # without either
 _TEXT = (  # number of the text encoder, and what its layers' names begin with
     (1, ("lora_te2_", "text_encoder_2_", "clip_g_")),
     (0, ("lora_te1_", "lora_te_", "text_encoder_", "clip_l_")),
@@ -50,7 +51,7 @@ class Speller:
         return self._flat(module.replace(".processor.", ".").replace(".", "_"))
 
     def _flat(self, name: str) -> str:
-        rest = name.removeprefix(_WRAPPED)
+        rest = next((name.removeprefix(prefix) for prefix in _WRAPPED if name.startswith(prefix)), name)
         if rest != name:
             known = rest.startswith((*_UNET, *_TEXT[0][1], *_TEXT[1][1]))
             prefix = "" if known else "text_encoder_" if rest.startswith(("text_model_", "encoder_layers_")) else "unet_"
@@ -63,7 +64,7 @@ class Speller:
             if name.startswith(prefix):
                 path = name.removeprefix(prefix)
                 return self.unet.get(path, f"{UNET_PREFIX}_{path}")
-        return name
+        return self._flat(f"unet_{name}") if name.startswith(_BARE) else name
 
     def tensor(self, name: str) -> tuple[str, str] | None:
         """kohya's name of the layer and of its tensor (DOWN, UP or ALPHA); None for what no plain LoRA has."""

@@ -14,6 +14,7 @@ from trainer.models.header import FAMILY_TITLES
 from trainer.tools import provenance
 from trainer.tools.catalog import BakeSettings, LoraEntry
 from trainer.tools.checkpoint import Checkpoint, architecture_of, open_checkpoint, part_of
+from trainer.tools.deltas import DORA, DOWN, MID, UP
 from trainer.tools.lora_file import Layer, LoraFile, open_loras, weight_of
 from trainer.tools.model_out import MODEL_SUFFIXES, computed, copied, write_model
 from trainer.tools.output import Row, check_output
@@ -30,10 +31,13 @@ class Change:
     """What one layer of a LoRA adds to a tensor: at which rows, and how strongly."""
 
     name: str
-    layer: Layer
+    lora: LoraFile
     target: Target
     weight: float
-    lora: Path
+
+    @property
+    def layer(self) -> Layer:
+        return self.lora.layers[self.name]
 
 
 @dataclass
@@ -70,29 +74,44 @@ def find_changes(model: Checkpoint, loras: Sequence[LoraFile], entries: Sequence
     targets = targets_by_name(model)
     for lora, entry in zip(loras, entries, strict=True):
         _same_family(model, lora)
-        for name, layer in lora.layers.items():
+        homeless = []
+        for name in lora.layers:
             target = targets.get(name)
-            if target is None:
-                changes.homeless.setdefault(lora.path, []).append(name)
-                continue
-            change = Change(name, layer, target, weight_of(entry, target.part), lora.path)
-            _check_size(model, change)
-            if change.weight == 0:
-                continue
-            if layer.method != "diff" or "diff" in layer.tensors:
-                changes.weights.setdefault(target.weight, []).append(change)
-            if "diff_b" in layer.tensors or "b_norm" in layer.tensors:
-                changes.biases.setdefault(target.bias, []).append(change)
-        if len(changes.homeless.get(lora.path, ())) == len(lora.layers):
+            change = Change(name, lora, target, weight_of(entry, target.part)) if target is not None else None
+            if change is None or not _place(model, change, changes):
+                homeless.append(name)
+        if len(homeless) == len(lora.layers):
             raise BadInput(
                 say(
                     "None of the {count} layers of {path} has a place in the model, for example {name}.",
                     count=len(lora.layers),
                     path=str(lora.path),
-                    name=next(iter(lora.layers), "?"),
+                    name=homeless[0] if homeless else "?",
                 )
             )
+        homeless += [f"{name} (bias)" for name in _without_bias(model, lora, targets)]
+        if homeless:
+            changes.homeless[lora.path] = homeless
     return changes
+
+
+def _without_bias(model: Checkpoint, lora: LoraFile, targets: Mapping[str, Target]) -> Iterator[str]:
+    """The layers of which the model has the weight, but not the bias that they change too."""
+    for name, layer in lora.layers.items():
+        if layer.changes_weight and layer.changes_bias and name in targets and targets[name].bias not in model.places:
+            yield name
+
+
+def _place(model: Checkpoint, change: Change, changes: Changes) -> bool:
+    """Add a layer's change to all; False if the model has not what it changes. Raises BadInput if it has another size."""
+    _check_size(model, change)
+    layer, target = change.layer, change.target
+    has_bias = layer.changes_bias and target.bias in model.places
+    if change.weight and layer.changes_weight:
+        changes.weights.setdefault(target.weight, []).append(change)
+    if change.weight and has_bias:
+        changes.biases.setdefault(target.bias, []).append(change)
+    return layer.changes_weight or has_bias
 
 
 def _same_family(model: Checkpoint, lora: LoraFile) -> None:
@@ -110,13 +129,22 @@ def _same_family(model: Checkpoint, lora: LoraFile) -> None:
 
 def _check_size(model: Checkpoint, change: Change) -> None:
     """Raise BadInput if a plain LoRA's layer is too wide or too narrow for its weight; other methods show when computed."""
+    place = model.places[change.target.weight]
+    if not place.is_float:
+        raise BadInput(
+            say(
+                "The model's weight {name} holds numbers of the kind {dtype}, to which nothing can be added.",
+                name=change.target.weight,
+                dtype=place.dtype,
+            ),
+            say("Choose a version of the model in fp32, fp16 or bf16."),
+        )
     if change.layer.method != "lora":
         return
     tensors, shape = change.layer.tensors, _shape(model, change.target)
-    up, down = tensors["lora_up.weight"].shape, tensors["lora_down.weight"].shape
-    middle = tensors["lora_mid.weight"].shape[2:] if "lora_mid.weight" in tensors else ()
-    row = math.prod(down[1:]) * math.prod(middle)
-    if up[0] != shape[0] or row != math.prod(shape[1:]) or math.prod(up[1:]) != (down[0]):
+    up, down = tensors[UP].shape, tensors[DOWN].shape
+    row = math.prod(down[1:]) * math.prod(tensors[MID].shape[2:] if MID in tensors else ())
+    if up[0] != shape[0] or row != math.prod(shape[1:]):
         raise _misfit(change, f"{list(down)}, {list(up)}", shape)
 
 
@@ -125,11 +153,22 @@ def _misfit(change: Change, given: str, shape: tuple[int, ...]) -> BadInput:
         say(
             "The layer {name} of {path} ({given}) does not fit the model's weight of {shape}.",
             name=change.name,
-            path=str(change.lora),
+            path=str(change.lora.path),
             given=given,
             shape=" × ".join(map(str, shape)),
         ),
         say("It was made for a model of other sizes."),
+    )
+
+
+def _incomplete(change: Change, tensor: str) -> BadInput:
+    return BadInput(
+        say(
+            "The layer {name} of {path} is damaged: it lacks {tensor}.",
+            name=change.name,
+            path=str(change.lora.path),
+            tensor=tensor,
+        )
     )
 
 
@@ -152,35 +191,39 @@ def changed(model: Checkpoint, name: str, changes: Changes, files: Files) -> tor
     """A tensor of the model with everything added that LoRAs add to it, float32. Raises BadInput if one does not fit."""
     import torch
 
-    weight = files.read(model.places[name], torch.float32)
+    tensor = files.read(model.places[name], torch.float32).float()
     for change in changes.weights.get(name, ()):
-        rows = weight if change.target.stop is None else weight[change.target.start : change.target.stop]
-        _add(rows, change, files)
+        _add(_own_rows(tensor, change.target), change, files)
     for change in changes.biases.get(name, ()):
         from trainer.tools.deltas import bias_delta
 
-        addition = bias_delta(change.layer.read(files))
-        if addition is None or addition.numel() != weight.numel():
-            raise _misfit(change, str(None if addition is None else list(addition.shape)), tuple(weight.shape))
-        weight.add_(addition.reshape(weight.shape), alpha=change.weight)
-    return weight
+        bias, addition = _own_rows(tensor, change.target), bias_delta(change.lora.read(change.name, files))
+        if addition is None or addition.numel() != bias.numel():
+            raise _misfit(change, str(None if addition is None else list(addition.shape)), tuple(bias.shape))
+        bias.add_(addition.reshape(bias.shape), alpha=change.weight)
+    return tensor
+
+
+def _own_rows(tensor: torch.Tensor, target: Target) -> torch.Tensor:
+    """What of a tensor that several layers may share is the target's."""
+    return tensor if target.stop is None else tensor[target.start : target.stop]
 
 
 def _add(weight: torch.Tensor, change: Change, files: Files) -> None:
-    """Add a layer's change to a weight (or to its rows of one) in place; DoRA's is measured on the weight as it is."""
+    """Add a layer's change to a weight in place; methods that depend on the weight find it as the LoRAs before left it."""
     from trainer.tools import deltas
 
-    tensors = change.layer.read(files)
-    if change.layer.method == "lora" and not deltas.is_decomposed(tensors) and "lora_mid.weight" not in tensors:
+    tensors, method = change.lora.read(change.name, files), change.layer.method
+    if method == "lora" and DORA not in tensors and MID not in tensors:
         up, down, _ = deltas.factors(tensors)
         weight.flatten(1).addmm_(up, down, alpha=change.weight * deltas.scale(tensors, down.shape[0]))
         return
     try:
-        addition = deltas.delta(change.layer, tensors, tuple(weight.shape))
-    except (ValueError, RuntimeError, KeyError) as error:
-        raise _misfit(change, change.layer.method, tuple(weight.shape)) from error
-    if deltas.is_decomposed(tensors):
-        addition = deltas.decomposed(weight, addition, tensors["dora_scale"])
+        addition = deltas.delta(method, tensors, weight)
+    except KeyError as error:
+        raise _incomplete(change, str(error.args[0])) from error
+    except deltas.MISFITS as error:
+        raise _misfit(change, method, tuple(weight.shape)) from error
     weight.add_(addition, alpha=change.weight)
 
 

@@ -86,7 +86,7 @@ def _joined(name: str, parts: Parts, rank: int, files: Files) -> Made:
     downs: list[torch.Tensor] = []
     rows: set[tuple[int, ...]] = set()
     for lora, entry in parts:
-        tensors = lora.layers[name].read(files)
+        tensors = lora.read(name, files)
         up, down, row = factors(tensors)
         factor = scale(tensors, down.shape[0]) * weight_of(entry, part_of_layer(name))
         root = abs(factor) ** 0.5

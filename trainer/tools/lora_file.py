@@ -11,33 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import BadInput
-from trainer.messages import say
+from trainer.messages import Message, say
 from trainer.models.header import FAMILY_TITLES, TRAINABLE, ModelFacts, inspect_file
 from trainer.models.lora_names import Alphas, Speller, read_alphas, speller
+from trainer.models.safetensors_file import Header
 from trainer.models.weights_file import read_header
 from trainer.tools.catalog import LoraEntry
 from trainer.tools.checkpoint import Checkpoint, family_of
+from trainer.tools.deltas import ALPHA, BIASES, DORA, DOWN, ENDS, METHODS, MID, SWITCHES, UP, method_of
 from trainer.tools.places import Files, Place
 from trainer.tools.targets import unet_config_of
 
 if TYPE_CHECKING:
     import torch
 
-DOWN, UP, MID, ALPHA, DORA = "lora_down.weight", "lora_up.weight", "lora_mid.weight", "alpha", "dora_scale"
-_METHODS = {  # the tensor by which a layer's method is told
-    DOWN: "lora",
-    "hada_w1_a": "loha",
-    "lokr_w1": "lokr",
-    "lokr_w1_a": "lokr",
-    "diff": "diff",
-    "w_norm": "norm",
-    "diff_b": "diff",
-}
-_ENDS = (
-    DOWN, UP, MID, ALPHA, DORA, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
-    "lokr_w1", "lokr_w2", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "diff", "diff_b",
-    "w_norm", "b_norm", "bias",
-)  # fmt: skip
+_IA3 = "weight"  # what other names end in too
 _MAGNITUDE = re.compile(r"\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?$")  # PEFT's word for DoRA's
 _USUAL_UNETS: dict[str, dict[str, Any]] = {  # what names depend on, as all published models of the families have it
     "sd1": {
@@ -59,16 +47,18 @@ _USUAL_UNETS["sd2"] = _USUAL_UNETS["sd1"]
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of a LoRA: the method ("lora", "loha", "lokr", "diff", "norm") and its tensors by the end of their name."""
+    """One layer of a LoRA: its method (of `deltas.METHODS`) and its tensors by the end of their name."""
 
     method: str
     tensors: Mapping[str, Place]
 
-    def read(self, files: Files) -> dict[str, torch.Tensor]:
-        """Its tensors in float32."""
-        import torch
+    @property
+    def changes_weight(self) -> bool:
+        return self.method != "diff" or "diff" in self.tensors
 
-        return {end: files.read(place, torch.float32) for end, place in self.tensors.items()}
+    @property
+    def changes_bias(self) -> bool:
+        return any(end in self.tensors for end in BIASES)
 
     @property
     def rank(self) -> int:
@@ -96,6 +86,24 @@ class LoraFile:
         names = [place.dtype for layer in self.layers.values() for end, place in layer.tensors.items() if end != ALPHA]
         return max(sorted(set(names)), key=names.count)
 
+    def read(self, name: str, files: Files) -> dict[str, torch.Tensor]:
+        """A layer's tensors in float32. Raises BadInput where values are no numbers: nothing can be made of such a layer."""
+        import torch
+
+        tensors = {
+            end: files.read(place, torch.float32).float() for end, place in self.layers[name].tensors.items()
+        }
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise BadInput(
+                say(
+                    "The layer {name} of {path} holds values that are no numbers (NaN or infinite).",
+                    name=name,
+                    path=str(self.path),
+                ),
+                say("Its training went wrong before it was saved; take an earlier version of it."),
+            )
+        return tensors
+
 
 def open_lora(path: str, what: str, model: Checkpoint | None = None) -> LoraFile:
     """Read the header of a LoRA, in whose names ever: kohya's, diffusers', PEFT's, OneTrainer's.
@@ -113,18 +121,10 @@ def open_lora(path: str, what: str, model: Checkpoint | None = None) -> LoraFile
         raise BadInput(say("{what}: a LoRA is needed, {path} is none. {reason}", what=what, path=path, reason=reason))
     header = read_header(facts.path)
     names = _speller(facts, model)
-    grouped: dict[str, dict[str, Place]] = {}
-    strange = []
-    for name, info in header.tensors.items():
-        module, end = _split(name, names)
-        if end is None:
-            strange.append(name)
-            continue
-        column = (math.prod(info.shape), 1) if _MAGNITUDE.search(name) else None  # one length for each output
-        grouped.setdefault(module, {})[end] = Place.of(facts.path, info, column)
+    grouped, strange = _grouped(facts.path, header, names)
     _add_alphas(grouped, read_alphas(facts.path, header.metadata, names))
-    layers = {module: Layer(_method(tensors), tensors) for module, tensors in grouped.items()}
-    strange += [module for module, layer in layers.items() if not layer.method]
+    layers = {module: Layer(method_of(tensors) or "", tensors) for module, tensors in grouped.items()}
+    strange += [f"{module}.{min(layer.tensors)}" for module, layer in layers.items() if not layer.method]
     if strange:
         raise BadInput(
             say(
@@ -133,9 +133,74 @@ def open_lora(path: str, what: str, model: Checkpoint | None = None) -> LoraFile
                 count=len(strange),
                 name=strange[0],
             ),
-            say("Known are LoRA (with convolutions, DoRA), LoHa, LoKr and full differences."),
+            say("Known are LoRA (with convolutions, DoRA), LoHa, LoKr, IA3, GLoRA, OFT, BOFT and full differences."),
         )
+    _check_whole(facts.path, layers)
     return LoraFile(facts.path, facts, layers, header.metadata)
+
+
+def _grouped(path: Path, header: Header, names: Speller) -> tuple[dict[str, dict[str, Place]], list[str]]:
+    """The tensors by layer and end of name, and those that no name is known for. Raises BadInput if two have one name."""
+    grouped: dict[str, dict[str, Place]] = {}
+    strange = []
+    for name, info in header.tensors.items():
+        module, end = _split(name, names)
+        if end is None:
+            strange.append(name)
+            continue
+        tensors = grouped.setdefault(module, {})
+        if end in tensors:
+            raise BadInput(
+                say("{path} has the layer {name} more than once, in different spellings.", path=str(path), name=module)
+            )
+        column = (math.prod(info.shape), 1) if _MAGNITUDE.search(name) else None  # one length for each output
+        tensors[end] = Place.of(path, info, column)
+    return grouped, strange
+
+
+def _check_whole(path: Path, layers: Mapping[str, Layer]) -> None:
+    """Raise BadInput if layers lack tensors, or have some that fit no model of any size."""
+    damages = {name: damage for name, layer in layers.items() if (damage := _damage(layer)) is not None}
+    if damages:
+        name, damage = next(iter(damages.items()))
+        raise BadInput(
+            say(
+                "{count} of {total} layers of {path} are damaged, for example {name}: {reason}.",
+                count=len(damages),
+                total=len(layers),
+                path=str(path),
+                name=name,
+                reason=damage,
+            ),
+            say("Download or copy it again."),
+        )
+
+
+def _damage(layer: Layer) -> Message | None:
+    tensors = layer.tensors
+    missing = [end for end in METHODS[layer.method].needed if end not in tensors]
+    if missing:
+        return say("it lacks {tensor}", tensor=missing[0])
+    strange = [end for end, place in tensors.items() if not place.is_float and end not in SWITCHES]
+    if strange:
+        return say("{tensor} holds numbers of the kind {dtype}", tensor=strange[0], dtype=tensors[strange[0]].dtype)
+    if any(tensors[end].num_items != 1 for end in SWITCHES if end in tensors):
+        return say("its alpha is not one number")
+    if layer.method == "lora" and not _are_factors(tensors):
+        sizes = "; ".join(str(list(tensors[end].shape)) for end in (DOWN, MID, UP) if end in tensors)
+        return say("its factors ({sizes}) do not fit each other", sizes=sizes)
+    return None
+
+
+def _are_factors(tensors: Mapping[str, Place]) -> bool:
+    """Whether up, middle (Tucker's) and down of a plain layer can be multiplied."""
+    up, down = tensors[UP].shape, tensors[DOWN].shape
+    if min(len(up), len(down)) < 2 or 0 in (*up, *down):
+        return False
+    if MID not in tensors:
+        return math.prod(up[1:]) == down[0]
+    middle = tensors[MID].shape
+    return len(middle) == 4 and middle[:2] == (math.prod(up[1:]), down[0]) and math.prod(down[2:]) == 1
 
 
 def _speller(facts: ModelFacts, model: Checkpoint | None) -> Speller:
@@ -150,12 +215,22 @@ def _speller(facts: ModelFacts, model: Checkpoint | None) -> Speller:
 
 def _split(name: str, names: Speller) -> tuple[str, str | None]:
     """A tensor's layer by kohya's name, and the end of its name by kohya's or LyCORIS'; None if it is not known."""
-    for end in _ENDS:
-        if name.endswith(f".{end}"):
-            return names.layer(name[: -len(end) - 1]), end
+    for count in (2, 1):
+        module, end = _parted(name, count)
+        if end in ENDS and end != _IA3:
+            return names.layer(module), end
     if match := _MAGNITUDE.search(name):
         return names.layer(name[: match.start()]), DORA
-    return names.tensor(name) or (name, None)
+    spelled = names.tensor(name)
+    if spelled is None and (found := _parted(name, 1))[1] == _IA3:
+        return names.layer(found[0]), _IA3
+    return spelled or (name, None)
+
+
+def _parted(name: str, count: int) -> tuple[str, str]:
+    """A name without its last words, and so many of these."""
+    words = name.split(".")
+    return ".".join(words[:-count]), ".".join(words[-count:])
 
 
 def _add_alphas(grouped: dict[str, dict[str, Place]], alphas: Alphas) -> None:
@@ -172,13 +247,6 @@ def _scalar(value: float) -> torch.Tensor:
     return torch.tensor(value)
 
 
-def _method(tensors: Mapping[str, Place]) -> str:
-    method = next((method for end, method in _METHODS.items() if end in tensors), "")
-    if method == "lora" and UP not in tensors:
-        return ""
-    return method
-
-
 def open_loras(entries: Sequence[LoraEntry], model: Checkpoint | None = None) -> list[LoraFile]:
     """All LoRAs of a list, of one family as far as they say. Raises BadInput."""
     loras = [open_lora(entry.path, "LoRA", model) for entry in entries]
@@ -190,8 +258,8 @@ def open_loras(entries: Sequence[LoraEntry], model: Checkpoint | None = None) ->
 
 
 def only_plain(lora: LoraFile) -> None:
-    """Raise BadInput unless every layer is a product of two matrices: LoHa, LoKr and DoRA are none."""
-    other = [name for name, layer in lora.layers.items() if layer.method != "lora" or DORA in layer.tensors]
+    """Raise BadInput unless every layer is a product of two matrices and nothing else."""
+    other = [name for name, layer in lora.layers.items() if not {DOWN, UP, MID, ALPHA} >= set(layer.tensors)]
     if other:
         raise BadInput(
             say(
@@ -201,7 +269,10 @@ def only_plain(lora: LoraFile) -> None:
                 path=str(lora.path),
                 name=other[0],
             ),
-            say("LoHa, LoKr, DoRA and full differences can be merged into a model (bake) only."),
+            say(
+                "LoHa, LoKr, DoRA, IA3, GLoRA, OFT, full differences and biases are no products of two matrices: merge it "
+                "into its model (bake) and extract a LoRA of the result (extract)."
+            ),
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from trainer.models.tensor_file import TORCH_NAMES
-from trainer.tools.lora_file import ALPHA, DOWN, UP
+from trainer.tools.deltas import ALPHA, DOWN, UP
 from trainer.tools.model_out import in_dtype
 from trainer.tools.output import SSHS, Row, write_safetensors
 from trainer.tools.watch import Watch

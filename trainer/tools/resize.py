@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from trainer.tools.rules import check_rule
 from trainer.tools.watch import Result, Watch
 
 if TYPE_CHECKING:
+    import torch
+
     from trainer.tools.lora_out import Made
 
 
@@ -64,7 +67,7 @@ def _resized(lora: LoraFile, settings: ResizeSettings, watch: Watch) -> tuple[di
     table: dict[str, Any] = {}
     with Files() as files:
         for name, layer in lora.layers.items():
-            made[name], whole, cut = _layer(layer, settings, files)
+            made[name], whole, cut = _layer(layer, lora.read(name, files), settings)
             loss.whole += whole
             loss.cut += cut
             error = (cut / whole) ** 0.5 if whole else 0.0
@@ -73,7 +76,9 @@ def _resized(lora: LoraFile, settings: ResizeSettings, watch: Watch) -> tuple[di
     return made, loss, table
 
 
-def _layer(layer: Layer, settings: ResizeSettings, files: Files) -> tuple[Made, float, float]:
+def _layer(
+    layer: Layer, tensors: Mapping[str, torch.Tensor], settings: ResizeSettings
+) -> tuple[Made, float, float]:
     """A layer of a lower rank and the same scale, the squared length of its change and that of what was cut off.
 
     A layer whose rank is not above the wanted one keeps it; one that changes nothing keeps rank 1.
@@ -82,7 +87,6 @@ def _layer(layer: Layer, settings: ResizeSettings, files: Files) -> tuple[Made, 
     from trainer.tools.lora_out import Made
     from trainer.tools.low_rank import rank_by_rule, svd_of_product
 
-    tensors = layer.read(files)
     up, down, row = factors(tensors)
     factor = scale(tensors, down.shape[0])
     svd = svd_of_product(up, down)

@@ -241,7 +241,7 @@ class Form(QWidget):
         self.fold.set_title(f"{title}  ·  {tr('{count} changed', count=changed)}" if changed else title)
 
     def reveal(self, place: str) -> bool:
-        """Unfold and focus the row of a place; False if it is not in this form."""
+        """Unfold and focus the row of a place, also of one that is hidden; False if it is not in this form."""
         if self.fold is not None and place in self._more:
             self.fold.set_open(True)
             assert self._rest is not None
@@ -249,6 +249,7 @@ class Form(QWidget):
         row = self.rows.get(place)
         if row is None:
             return False
+        row.show()
         QTimer.singleShot(0, row, lambda: row.editor.field().setFocus(Qt.FocusReason.ShortcutFocusReason))
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import threading
 import time
@@ -94,6 +95,28 @@ def test_a_webui_that_is_busy_holds_nobody_up(webui: str) -> None:
     start = time.monotonic()
     assert "No WebUI answers" in str(refresh(webui, "lora", timeout_s=0.2))
     assert time.monotonic() - start < 1.5
+
+
+def test_what_trickles_holds_nobody_up() -> None:
+    """A socket's own limit holds for each piece: one letter at a time would take for ever."""
+    ended = threading.Event()
+
+    def answer() -> None:
+        with listener.accept()[0] as connection, contextlib.suppress(OSError):
+            connection.recv(1000)
+            for letter in b"HTTP/1.0 200 OK\r\nX: " + b"x" * 1000:
+                connection.sendall(bytes([letter]))
+                if ended.wait(0.05):
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        start = time.monotonic()
+        assert "No WebUI answers" in str(refresh(f"127.0.0.1:{listener.getsockname()[1]}", "lora", timeout_s=0.5))
+        assert time.monotonic() - start < 1.5
+        ended.set()
+        thread.join()
 
 
 def test_nobody_there_and_nonsense() -> None:

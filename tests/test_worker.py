@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -265,8 +267,8 @@ def webui(parent: Path) -> Path:
     return root
 
 
-def exporting(folder: RunFolder, root: Path) -> events.Done:
-    run = run_of(export_to=str(root))
+def exporting(folder: RunFolder, root: Path, **output: Any) -> events.Done:
+    run = run_of(export_to=str(root), **output)
     write_run(folder.run_file, run)
 
     def train(job: worker.Job) -> events.Done:
@@ -297,6 +299,52 @@ def test_the_final_file_is_placed_where_the_run_file_says_and_never_over_another
 def test_an_export_that_fails_is_a_warning(tmp_path: Path, folder: RunFolder) -> None:
     assert exporting(folder, tmp_path / "none").outcome == "finished"
     assert "There is no folder" in str(reported(folder, events.Warning_)[-1].what)
+
+
+def test_a_running_webui_is_asked_to_show_the_file_if_the_user_wants_it(awkward: Path, folder: RunFolder) -> None:
+    root = webui(awkward)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        exporting(folder, root, webui_address=address)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        listener.setblocking(True)
+        asked: list[bytes] = []
+
+        def answer() -> None:
+            with listener.accept()[0] as connection:
+                asked.append(connection.recv(4000))
+                connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nnull")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        exporting(folder, root, webui_address=address, refresh_webui=True)
+        thread.join(10)
+    assert asked[0].startswith(b"POST /sdapi/v1/refresh-loras ")
+    assert reported(folder, events.Warning_) == []
+
+
+def test_a_webui_that_does_not_run_or_answer_is_a_note_and_holds_the_end_up_no_longer_than_that(
+    awkward: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "REFRESH_PATIENCE_S", 0.3)
+    root = webui(awkward)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        begun = time.monotonic()
+        assert exporting(folder, root, webui_address=address, refresh_webui=True).outcome == "finished"
+        assert time.monotonic() - begun < 3
+    assert exporting(folder, root, webui_address=address, refresh_webui=True).outcome == "finished"
+    notes = reported(folder, events.Warning_)
+    assert len(notes) == 2
+    assert all(note.is_note and "No WebUI answers" in str(note.what) for note in notes)
+
+
+def test_a_program_that_knows_no_such_call_is_not_asked(tmp_path: Path, folder: RunFolder) -> None:
+    (tmp_path / "plain").mkdir()
+    exporting(folder, tmp_path / "plain", webui_address="http://127.0.0.1:1", refresh_webui=True)
+    assert reported(folder, events.Warning_) == []
 
 
 def test_errors_before_the_training_keep_their_exit_code(folder: RunFolder) -> None:

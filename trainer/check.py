@@ -102,10 +102,17 @@ def _output_problems(run: RunFile) -> Iterator[Problem]:
         if blocking is not None:
             what = say("{path} is a file, not a folder.", path=str(blocking))
             yield Problem("output.folder", what, say("Choose another folder."), run.output.folder)
-    if run.output.export_to and find_target(Path(run.output.export_to)) is None:
+    if not run.output.export_to:
+        return
+    target = find_target(Path(run.output.export_to))
+    if target is None:
         what = say("There is no folder {path}.", path=run.output.export_to)
         todo = say("Choose the folder of the program that draws, or a plain folder.")
         yield Problem("output.export_to", what, todo, run.output.export_to)
+    elif run.output.refresh_webui and not target.api:
+        what = say("Only WebUIs of the AUTOMATIC1111 kind can be asked, and the folder is not of one.")
+        todo = say("Switch it off, and press the program's own refresh button.")
+        yield Problem("output.refresh_webui", what, todo, severity="warning")
 
 
 def _pictures(run: RunFile, on_progress: Progress | None) -> tuple[Index | None, list[Problem]]:

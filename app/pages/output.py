@@ -12,7 +12,8 @@ from app.words import size_words
 
 SAVING = ("output.name", "output.folder", "output.save_every_epochs", "output.save_every_steps", "output.keep_last",
           "output.precision", "output.snapshot_minutes", "output.tensorboard")  # fmt: skip
-EXPORT = ("output.export_to", "output.title", "output.author", "output.comment", "output.private")
+EXPORT = ("output.export_to", "output.refresh_webui", "output.webui_address", "output.title", "output.author",
+          "output.comment", "output.private")  # fmt: skip
 
 
 class OutputPage(Page):
@@ -31,12 +32,20 @@ class OutputPage(Page):
         self.add(saving)
         yield from form.build()
         export = Card(tr("Placing"), tr("The finished LoRA can be put where your image program finds it."))
-        form = self.form(EXPORT, "export")
+        self.placing = form = self.form(EXPORT, "export")
+        self._show_needed()
         export.add(form)
         self.add(export)
         yield from form.build()
+        self.draft.edited.connect(self._show_needed)
         self.draft.checked.connect(self._show_room)
         self._show_room()
+
+    def _show_needed(self) -> None:
+        """A program is told of the file only where it is copied to one."""
+        is_copied = bool(self.draft.get("output.export_to"))
+        self.placing.show_only_when("output.refresh_webui", is_copied)
+        self.placing.show_only_when("output.webui_address", is_copied and bool(self.draft.get("output.refresh_webui")))
 
     def _show_room(self) -> None:
         facts = self.draft.disk.facts

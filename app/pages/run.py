@@ -238,9 +238,9 @@ class RunPage(QWidget):
             return
         self._num_remarks = len(warnings) + len(changes)
         clear(self._remark_lines)
-        texts = dict.fromkeys(joined(translate_message(one.what), translate_message(one.todo)) for one in warnings)
+        texts = {joined(translate_message(one.what), translate_message(one.todo)): one.is_note for one in warnings}
         for text in list(texts)[-SHOWN_REMARKS:]:
-            self._remark_lines.addWidget(Banner(text, "warning"))
+            self._remark_lines.addWidget(Banner(text, "info" if texts[text] else "warning"))
         for change in changes[-1:]:
             self._remark_lines.addWidget(Banner(translate_message(change), "info"))
         self.remarks.setVisible(self._num_remarks > 0)

@@ -104,11 +104,12 @@ class Saved(Event):
 
 @dataclass(frozen=True)
 class Warning_(Event):
-    """Something the user should know; the run goes on."""
+    """Something the user should know; the run goes on. `is_note`: nothing is wrong."""
 
     kind: ClassVar[str] = "warning"
     what: Message
     todo: Message | None = None
+    is_note: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ import base64
 import http.client
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from queue import Empty, Queue
+from threading import Thread
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from trainer.messages import Message, say
@@ -26,11 +29,11 @@ def refresh(address: str, kind: Kind, timeout_s: float = TIMEOUT_S) -> Message |
 
     Args:
         address: `http://host:port`; user and password (`--api-auth`) as `http://user:password@host:port`.
-        timeout_s: how long it may take to answer.
+        timeout_s: how long all of it may take.
 
     Returns:
-        None if it has done so, else why not, to be shown as a note. Never raises. May take `timeout_s`: not for the
-        window's thread.
+        None if it has done so, else why not, to be shown as a note. Never raises. May take `timeout_s`, and no longer,
+        however slowly anything answers: not for the window's thread.
     """
     route = _ROUTES.get(kind)
     if route is None:
@@ -39,16 +42,14 @@ def refresh(address: str, kind: Kind, timeout_s: float = TIMEOUT_S) -> Message |
         place = urlsplit(address if "://" in address else f"http://{address}")
         if place.scheme not in ("http", "https") or not place.hostname:
             raise ValueError
-        _post(place, route, timeout_s)
-    except urllib.error.HTTPError as error:
-        return _refused(error.code)
+        code = _within(timeout_s, lambda: _post(place, route, timeout_s))
     except ValueError:
         return say("{address} is not an address such as {usual}.", address=bare(address), usual=USUAL_ADDRESS)
     except (OSError, http.client.HTTPException):
         return say(
             "No WebUI answers at {address}. Press its own refresh button, or start it with --api.", address=bare(address)
         )
-    return None
+    return None if code < 400 else _refused(code)
 
 
 def bare(address: str) -> str:
@@ -58,7 +59,32 @@ def bare(address: str) -> str:
     return scheme + separator + host.rpartition("@")[2] + slash + path
 
 
-def _post(place: SplitResult, route: str, timeout_s: float) -> None:
+def _within(seconds: float, call: Callable[[], int]) -> int:
+    """What `call` returns or raises; it runs in a thread that is left behind with a TimeoutError when it takes too long:
+    looking up a name has no limit of its own, and a socket's holds for each piece."""
+    answers: Queue[int | Exception] = Queue()
+
+    def work() -> None:
+        try:
+            answers.put(call())
+        except Exception as error:  # noqa: BLE001  (raised again where it was called from)
+            answers.put(error)
+
+    Thread(target=work, daemon=True).start()
+    try:
+        answer = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if isinstance(answer, int):
+        return answer
+    try:
+        raise answer
+    finally:
+        del answer  # else it would hold itself, by way of this frame
+
+
+def _post(place: SplitResult, route: str, timeout_s: float) -> int:
+    """Ask, and return the answer's code."""
     host = f"[{place.hostname}]" if ":" in (place.hostname or "") else place.hostname
     port = f":{place.port}" if place.port else ""
     url = f"{place.scheme}://{host}{port}{place.path.rstrip('/')}/sdapi/v1/{route}"
@@ -68,8 +94,13 @@ def _post(place: SplitResult, route: str, timeout_s: float) -> None:
         request.add_header("Authorization", "Basic " + base64.b64encode(secret.encode()).decode())
     # no proxy: the WebUI is on this machine or in the house
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout_s) as answer:
-        answer.read(1)
+    try:
+        with opener.open(request, timeout=timeout_s) as answer:
+            answer.read(1)
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
 
 
 def _refused(code: int) -> Message:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -90,12 +91,14 @@ class Draft(QObject):
         changed(place): a value changed; "" if many did (undo, another file).
         edited(): the same, without the place.
         checked(): `problems`, `run`, `usable` or `disk` are new; `is_checked` says whether they are complete.
-        file_changed(): another run file is edited, or the values were saved in one.
+        opened(): another run is edited: a file, or a new one.
+        file_changed(): the same, or the values were saved in a file.
     """
 
     changed = Signal(str)
     edited = Signal()
     checked = Signal()
+    opened = Signal()
     file_changed = Signal()
 
     def __init__(self, path: Path | None = None, parent: QObject | None = None) -> None:
@@ -137,6 +140,12 @@ class Draft(QObject):
             return places.read(self.values, place)
         except KeyError:
             return self.default(place)
+
+    def path(self, place: str) -> str:
+        """The path (or the hub's id) at a place as the run will have it: "~" and what is relative filled in."""
+        key, _, name = place.partition(".")
+        values = absolute_values({key: {name: str(self.get(place) or "").strip()}}, self._base)
+        return str(values[key][name])
 
     def default(self, place: str) -> Any:
         """What the preset (or else the schema) has at a place. Raises KeyError for an unknown place."""
@@ -235,6 +244,7 @@ class Draft(QObject):
         self._last_edit = ("", 0.0)
         self._after_change("")
         if self.file != former_file:
+            self.opened.emit()
             self.file_changed.emit()
         return back.place
 
@@ -259,6 +269,7 @@ class Draft(QObject):
         self.values, self.file, self.preset = values, file, ""
         self.baseline = default_values()
         self._after_change("")
+        self.opened.emit()
         self.file_changed.emit()
 
     def save(self, path: Path) -> None:
@@ -419,7 +430,7 @@ def absolute_values(values: Values, folder: Path) -> Values:
             return value
         if place.startswith(("model.", "network.")) and hub.parse(value, folder) is not None:
             return value  # a model named by its id on the hub
-        return str(folder / Path(value).expanduser()) if found[1].widget in ("file", "folder") else value
+        return str(folder / os.path.expanduser(value)) if found[1].widget in ("file", "folder") else value
 
     walked: Values = walk(values, "")
     return walked

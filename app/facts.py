@@ -52,7 +52,7 @@ def gather(run: RunFile, total_steps: int | None, epochs: int | None) -> Facts:
     folder = Path(run.output.folder) if run.output.folder else default_runs_folder()
     try:
         free: int | None = free_bytes(folder)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a zero byte in it
         free = None
     return Facts(lora_bytes(run), num_files(run, total_steps, epochs), free)
 
@@ -116,7 +116,7 @@ def _shapes(path: Path) -> Shapes:
     for part, file in _files(path):
         try:
             header = read_header(file, located=False)
-        except (OSError, NotWeights):
+        except (OSError, ValueError, NotWeights):
             continue
         shapes |= {f"{part}{name}": info.shape for name, info in header.tensors.items()}
     return shapes

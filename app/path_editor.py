@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,13 @@ class PathEditor(Editor):
 
 
 def clean_path(text: str) -> str:
-    """A path as pasted: without the quotes that Windows puts around it and without file://."""
+    """A path as pasted: without the quotes that Windows puts around it and without file://, the home folder filled in."""
     text = text.strip()
     if text.startswith("file://"):
         return str(Path(QUrl(text).toLocalFile()))
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1]
+    return os.path.expanduser(text) if text.startswith(("~/", "~\\")) else text
 
 
 def choose_path(

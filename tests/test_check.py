@@ -40,6 +40,7 @@ def test_a_good_run_has_no_problems_and_a_plan(run: RunFile) -> None:
         ({"model": Model(path="none.safetensors")}, "model.path", "no file"),
         ({"images": Images(folders=(Folder(path="none"),))}, "images.folders[1].path", ""),
         ({"output": Output(export_to="none")}, "output.export_to", "no folder"),
+        ({"output": Output(webui_address="http://me:secret@host:7860")}, "output.webui_address", "password"),
         ({"network": Lora(network_weights="none")}, "network.network_weights", "no file"),
         ({"scheduler": Scheduler(warmup_steps=32)}, "scheduler.warmup_steps", "longer than the run (32 steps)"),
     ],
@@ -48,6 +49,13 @@ def test_each_mistake_is_told_at_its_place(run: RunFile, changes: dict, place: s
     problems = {problem.place: str(problem) for problem in check_run(run.model_copy(update=changes)).errors}
     assert set(problems) == {place}
     assert words in problems[place]
+
+
+def test_a_program_that_cannot_be_asked_to_look_again_is_named(run: RunFile, awkward: Path) -> None:
+    (awkward / "plain").mkdir()
+    output = Output(export_to=str(awkward / "plain"), refresh_webui=True)
+    (problem,) = check_run(run.model_copy(update={"output": output})).problems
+    assert (problem.place, problem.severity) == ("output.refresh_webui", "warning")
 
 
 def test_a_lora_is_no_base_model_and_a_base_model_no_lora(run: RunFile, awkward: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -137,5 +138,5 @@ def _absolute(section: Section, folder: Path, name: str) -> Section:
         elif name in ("model", "network") and info.widget == "file" and hub.parse(value, folder) is not None:
             continue
         elif info.widget in ("file", "folder") and value:
-            changes = {**changes, key: str(folder / Path(value).expanduser())}
+            changes = {**changes, key: str(folder / os.path.expanduser(value))}
     return section.model_copy(update=dict(changes))

@@ -89,7 +89,7 @@ def find_folders(setting: FolderSetting) -> Found:
 
     The entry's own repeats and words, where given, stand above those in the name. Never raises for what is on the disk.
     """
-    path = Path(setting.path.strip()).expanduser()
+    path = Path(os.path.expanduser(setting.path.strip()))
     try:
         listing = _list(path)
     except OSError as error:

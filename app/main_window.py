@@ -27,6 +27,7 @@ from app.form import Row
 from app.hub_download import HubDownload, use_mirror
 from app.i18n import tr
 from app.machine import Machine
+from app.news import News
 from app.page_stack import PageStack
 from app.pages import PAGES, WIZARD, page_of
 from app.pages.base import Context, Page
@@ -58,6 +59,7 @@ class MainWindow(QMainWindow):
             self.draft, preferences, Machine(self), Slices(self),
             jump=self.jump, open_page=self.open_page, rebuild=self.rebuild,
         )  # fmt: skip
+        self.context.news = News(self)
         self.context.jobs = Jobs(self)
         self.context.download = HubDownload(self)
         self.context.family_defaults = FamilyDefaults(self.draft, preferences, self)
@@ -81,6 +83,7 @@ class MainWindow(QMainWindow):
         self.draft.edited.connect(self._show_title)
         self.draft.file_changed.connect(self._show_title)
         self.starter.running_changed.connect(self._show_running)
+        self._follow_news()
         QApplication.instance().focusChanged.connect(self._on_focus)  # type: ignore[union-attr]
         self.open_page(preferences.get("page"))
         QGuiApplication.styleHints().colorSchemeChanged.connect(self._follow_system)
@@ -120,6 +123,7 @@ class MainWindow(QMainWindow):
         column.addLayout(across, 1)
         column.addWidget(self.strip)
         self.setCentralWidget(ground)
+        self.sidebar.set_news(self.context.news.marks)
         self._show_title()
         self._show_marks()
 
@@ -187,6 +191,7 @@ class MainWindow(QMainWindow):
         if key == self.page_key:
             return
         self.page_key = key
+        self.context.news.visit(key)
         self.stack.open(key)
         self.sidebar.set_current(key)
         self.preferences.set("page", key)
@@ -241,6 +246,15 @@ class MainWindow(QMainWindow):
             elif problem.severity == "error" or marks[key] != "problem":
                 marks[key] = "problem" if problem.severity == "error" else "warning"
         self.sidebar.set_marks(marks)
+
+    def _follow_news(self) -> None:
+        """What ends on a page that is not open marks it, and the window's entry in the task bar while nobody looks."""
+        news = self.context.news
+        self.context.jobs.ended.connect(lambda job: news.tell("tools", job.state) if job.state != "stopped" else None)
+        self.context.download.ended.connect(lambda state: news.tell("model", state) if state != "stopped" else None)
+        self.starter.ended.connect(lambda well: news.tell("run", "done" if well else "failed"))
+        news.changed.connect(lambda: self.sidebar.set_news(news.marks))
+        news.told.connect(lambda: QApplication.alert(self))
 
     def _show_title(self) -> None:
         file = self.draft.file.name if self.draft.file else tr("not saved as a file")
@@ -344,7 +358,7 @@ class MainWindow(QMainWindow):
         self._after_undo(self.draft.redo())
 
     def _after_undo(self, place: str) -> None:
-        if place and page_of(place) != self.page_key and PAGES.get(self.page_key) in WIZARD:
+        if place and page_of(place) != self.page_key:
             self.open_page(page_of(place))
 
     # ---- opening and closing ----

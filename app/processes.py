@@ -1,12 +1,14 @@
-"""A command of the trainer in a process of its own, followed by its lines of JSON; it never holds the window up.
+"""A command of the trainer or a captioner in a process of its own, followed by its lines of JSON; it never holds the
+window up.
 
-`Command` runs one `python -m trainer …`. Stopping is a file that the command looks for, where it takes one: it then ends by
+`Command` runs one `python -m …`. Stopping is a file that the command looks for, where it takes one: it then ends by
 itself and cleans up behind it, on every system. Whoever is asked twice, or takes no such file, is ended.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -31,7 +33,8 @@ class Command(QObject):
 
     Signals:
         reported(event): a line of JSON (a table).
-        ended(exit_code, tail): the process is gone; `tail` holds its last lines that were no events. 130: it was stopped.
+        ended(exit_code, tail): the process is gone; `tail` holds its last lines that were no events. 130: it was stopped,
+            below 0: it crashed, or the system ended it.
     """
 
     reported = Signal(object)
@@ -50,7 +53,7 @@ class Command(QObject):
         self._process.setWorkingDirectory(str(ROOT))
         self._process.readyReadStandardOutput.connect(self._read)
         self._process.readyReadStandardError.connect(self._read_errors)
-        self._process.finished.connect(lambda code, _: self._finish(code))
+        self._process.finished.connect(self._on_finished)
         self._process.errorOccurred.connect(self._on_error)
         self.destroyed.connect(lambda: self._leave())
         app = QCoreApplication.instance()
@@ -58,13 +61,16 @@ class Command(QObject):
             app.aboutToQuit.connect(self.end)
 
     def start(self, arguments: Sequence[str], *, takes_stop_file: bool = False, program: str = "trainer") -> None:
-        """Run `python -m trainer ARGUMENTS`; `--stop-file` is added where the command takes one."""
+        """Run `python -m PROGRAM ARGUMENTS`; `--stop-file` is put among its options where the command takes one."""
         environment = QProcessEnvironment.systemEnvironment()  # as it is now: the mirror of the hub is in it
         environment.insert("PYTHONUTF8", "1")
         self._process.setProcessEnvironment(environment)
         self._takes_stop_file = takes_stop_file
-        stop = ["--stop-file", str(self._stop_file)] if takes_stop_file else []
-        self._process.start(sys.executable, ["-m", program, *arguments, *stop])
+        line = ["-m", program, *arguments]
+        if takes_stop_file:
+            end = line.index("--") if "--" in line else len(line)  # what follows "--" is no option
+            line[end:end] = ["--stop-file", str(self._stop_file)]
+        self._process.start(sys.executable, line)
 
     def stop(self) -> None:
         """Ask it to end, or end it; `ended` follows with 130."""
@@ -116,6 +122,9 @@ class Command(QObject):
         self._tail.append(line.decode("utf-8", errors="replace").rstrip())
         del self._tail[:-TAIL_LINES]
 
+    def _on_finished(self, code: int, status: QProcess.ExitStatus) -> None:
+        self._finish(code if status == QProcess.ExitStatus.NormalExit else -abs(code or 1))
+
     def _on_error(self, error: QProcess.ProcessError) -> None:
         if error == QProcess.ProcessError.FailedToStart:
             self._remember(self._process.errorString().encode())
@@ -148,6 +157,12 @@ def read_event(line: bytes) -> Event | None:
     return event if isinstance(event, dict) else None
 
 
+def number_in(event: Mapping[str, Any], name: str) -> int:
+    """A number of an event, 0 if there is none."""
+    value = event.get(name)
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else 0
+
+
 def sentence(event: Mapping[str, Any], name: str) -> str:
     """A sentence of an event in the window's language: `NAME_message` if it is there, else the text `NAME`."""
     data = event.get(f"{name}_message")
@@ -168,7 +183,10 @@ def complaint(event: Mapping[str, Any]) -> str:
 
 
 def last_words(tail: str, code: int) -> str:
-    """What to say of a command that ended without an event: its last line, or its code."""
+    """What to say of a command that ended without an event: how it ended, and its last line."""
     lines = [line for line in tail.splitlines() if line.strip()]
-    ended = tr("The command ended with code {code}.", code=code)
+    if code < 0:
+        ended = tr("It broke off or the system ended it, most often because the memory was full. Close other programs.")
+    else:
+        ended = tr("The command ended with code {code}.", code=code)
     return f"{ended}\n{lines[-1]}" if lines else ended

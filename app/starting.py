@@ -22,9 +22,11 @@ class Starter(QObject):
 
     Signals:
         running_changed(): the run that is followed has something new; `show_in` shows it.
+        ended(well): it is over by itself, finished or not.
     """
 
     running_changed = Signal()
+    ended = Signal(bool)
 
     def __init__(self, parent: QObject, context: Context) -> None:
         super().__init__(parent)
@@ -33,6 +35,7 @@ class Starter(QObject):
         self._wanted: list[Callable[[Runs], object]] = []
         self._waiting = False  # for the checks
         self._is_beginning = False  # a worker is being started
+        self._active: Any = None  # the run that was last seen at work
         context.draft.checked.connect(self._go_on)
 
     # ---- the runs, whose module brings numpy: imported in the pool ----
@@ -61,6 +64,7 @@ class Starter(QObject):
         if self._runs is None:
             self._runs = module.Runs(self._context.preferences, self)
             self._runs.progressed.connect(self.running_changed)
+            self._runs.progressed.connect(self._look_for_end)
             self._runs.current_changed.connect(self._on_begun)
             self._runs.start_failed.connect(self._on_begun)
             self._runs.start_failed.connect(lambda _: self._context.open_page("run"))  # it says why
@@ -112,6 +116,12 @@ class Starter(QObject):
         """A run is there, or could not be started."""
         self._is_beginning = False
         self.running_changed.emit()
+
+    def _look_for_end(self) -> None:
+        run = self._runs.current if self._runs is not None else None
+        before, self._active = self._active, run if run is not None and run.is_active else None
+        if run is not None and run is before and run.state in ("finished", "failed", "died"):
+            self.ended.emit(run.state == "finished")
 
     # ---- the strip ----
 

@@ -58,11 +58,13 @@ class FileEditor(Editor):
 
     def __init__(self, key: str, name: str) -> None:
         super().__init__()
-        folders = _KINDS.get(key) in _MAY_BE_FOLDER
+        self.kind = _KINDS.get(key, "")  # of the files that are wanted; "" for any
+        self._judge = judge_for(key)
+        folders = self.kind in _MAY_BE_FOLDER
         hint = tr("Drop a file or folder here") if folders else tr("Drop a file here")
         self.path = PathEditor(files=True, folders=folders, pattern=tr("Model files") + MODELS, placeholder=hint)
         self.path.field().setAccessibleName(name)
-        self.facts = FactsLine(judge_for(key))
+        self.facts = FactsLine(self._judge)
         self.facts.found.connect(self.recognised)
         self.path.edited.connect(self._on_edited)
         column = QVBoxLayout()
@@ -80,6 +82,10 @@ class FileEditor(Editor):
 
     def field(self) -> QWidget:
         return self.path.field()
+
+    def fits(self, facts: ModelFacts) -> bool:
+        """Whether such a file is wanted here."""
+        return self._judge(facts) is None
 
     def take(self, path: str) -> None:
         """Put a dropped file here, as if it had been typed."""
@@ -190,6 +196,7 @@ class EntriesEditor(Editor):
         super().__init__()
         self._section, self._name = section, name
         self._key = next(iter(settings_of(section)))[0] if section is not None else "files"
+        self.kind = _KINDS.get(self._key, "")
         self.rows: list[EntryRow] = []
         column = QVBoxLayout()
         column.setSpacing(theme.px(theme.SPACE))
@@ -216,9 +223,13 @@ class EntriesEditor(Editor):
     def field(self) -> QWidget:
         return self.rows[0].file.field() if self.rows else self.add_button
 
-    def take(self, paths: Sequence[str]) -> None:
+    def fits(self, facts: ModelFacts) -> bool:
+        """Whether such a file is wanted here."""
+        return judge_for(self._key)(facts) is None
+
+    def take(self, paths: Sequence[str] | str) -> None:
         """Add files, as if they had been chosen one by one."""
-        for path in paths:
+        for path in [paths] if isinstance(paths, str) else paths:
             self._add().set_value(path)
         self.edited.emit(self.value())
 

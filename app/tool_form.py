@@ -18,10 +18,11 @@ from app.preferences import Preferences
 from app.slices import Pieces
 from app.tool_editors import MODELS, EntriesEditor, FileEditor, LinesEditor, OutputEditor, labelled
 from app.widgets.basics import Fold, label
-from app.work import Latest
+from app.work import Latest, run
 from trainer.config.fields import Info, Section, info_of, item_section, plain_type, settings_of
 from trainer.config.problems import read_section
 from trainer.errors import Problem
+from trainer.models.header import ModelFacts, inspect_file
 from trainer.tools.catalog import Tool
 
 Values = Mapping[str, Any]
@@ -179,15 +180,27 @@ class ToolForm(QWidget):
         QTimer.singleShot(0, line, lambda: line.editor.field().setFocus(Qt.FocusReason.OtherFocusReason))
 
     def take_files(self, paths: Sequence[str]) -> None:
-        """Files dropped on the page: into the first fields that are empty, or into the list."""
-        left = [str(Path(path)) for path in paths]
-        for line in self.lines.values():
-            editor = line.editor
-            if isinstance(editor, EntriesEditor) and left:
-                editor.take(left)
-                return
-            if left and isinstance(editor, FileEditor) and not editor.value() and line.isVisibleTo(self):
-                editor.take(left.pop(0))
+        """Files dropped on the page: each goes where its kind is wanted, as soon as it is known what it is."""
+        given = [str(Path(path)) for path in paths]
+        run(self, lambda: [(path, inspect_file(path)) for path in given], self._place_files)
+
+    def _place_files(self, files: Sequence[tuple[str, ModelFacts]]) -> None:
+        for path, facts in files:
+            editor = self._place_for(facts)
+            if editor is not None:
+                editor.take(path)
+
+    def _place_for(self, facts: ModelFacts) -> FileEditor | EntriesEditor | None:
+        """The field for a file: one that wants its kind before others, an empty one before a list, a full one last."""
+        found = [line.editor for line in self.lines.values() if line.isVisibleTo(self)]
+        editors = [editor for editor in found if isinstance(editor, FileEditor | EntriesEditor)]
+
+        def rank(editor: FileEditor | EntriesEditor) -> tuple[bool, bool, int]:
+            is_full = isinstance(editor, FileEditor) and bool(editor.value())
+            order = 2 if is_full else 1 if isinstance(editor, EntriesEditor) else 0
+            return editor.kind not in ("", facts.kind), not editor.fits(facts), order
+
+        return min(editors, key=rank, default=None)
 
     # ---- a name for the output ----
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from PySide6.QtCore import QObject, QTimer, Signal
 
-from app.processes import Command, Event, complaint, last_words, sentence
+from app.processes import Command, Event, complaint, last_words, number_in, sentence
 from trainer.config.fields import Section, item_section, plain_type, settings_of
 from trainer.messages import Message
 
@@ -48,6 +48,11 @@ class Job:
     def is_over(self) -> bool:
         return self.state in ("done", "failed", "stopped")
 
+    @property
+    def whole_report(self) -> str:
+        """What went wrong and what was printed."""
+        return "\n".join(filter(None, (self.text, self.report)))
+
 
 class Jobs(QObject):
     """See the module. Lives on the window's thread.
@@ -55,10 +60,12 @@ class Jobs(QObject):
     Signals:
         listed(): a job was added or taken out.
         changed(job): a job's state or progress is new.
+        ended(job): it is over, well or not.
     """
 
     listed = Signal()
     changed = Signal(object)
+    ended = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -87,6 +94,11 @@ class Jobs(QObject):
         elif job.state == "waiting":
             self.remove(job)
 
+    def again(self, job: Job) -> None:
+        """Do what has failed once more."""
+        self.remove(job)
+        self.add(Job(job.title, job.subject, job.arguments, makes_model=job.makes_model))
+
     def remove(self, job: Job) -> None:
         """Forget a job that does not run."""
         if job is not self._running and job in self.jobs:
@@ -110,7 +122,8 @@ class Jobs(QObject):
     def _on_event(self, job: Job, event: Event) -> None:
         match event.get("event"):
             case "progress":
-                job.done, job.total, job.text = _number(event, "done"), _number(event, "total"), sentence(event, "text")
+                job.done, job.total = number_in(event, "done"), number_in(event, "total")
+                job.text = sentence(event, "text")
             case "result":
                 job.text = sentence(event, "summary")
                 job.notes = tuple(sentence(note, "text") for note in _tables(event, "notes"))
@@ -133,12 +146,8 @@ class Jobs(QObject):
         if command is not None:
             command.deleteLater()
         self.changed.emit(job)
+        self.ended.emit(job)
         QTimer.singleShot(0, self, self._next)
-
-
-def _number(event: Mapping[str, Any], name: str) -> int:
-    value = event.get(name)
-    return int(value) if isinstance(value, int | float) else 0
 
 
 def _tables(event: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:

@@ -1,8 +1,8 @@
 """What captioners there are, as plain data: the window reads it without onnxruntime, torch or numpy.
 
 Every other module of this folder is a captioner and holds one `CARD`; a new captioner is one new file. The window
-shows the cards, starts `arguments(...)` in a process of its own and reads that process's lines with
-`captioners.common.events.read_event`.
+shows the cards, starts `python -m captioners` with `arguments(...)` in a process of its own and reads that process's lines
+with `captioners.common.events`.
 """
 
 from __future__ import annotations
@@ -107,17 +107,14 @@ def arguments(
     writing: WriteSettings,
     *,
     device: str = "auto",
-    stop_file: Path | None = None,
 ) -> list[str]:
-    """What follows the Python executable to run a captioner that reports JSON lines: `-m captioners …`.
+    """What follows `python -m captioners` to run a captioner that reports JSON lines.
 
-    Settings at their default are left out. To stop the process anywhere, Windows included, create `stop_file`.
+    Settings at their default are left out. Options may be added in front of the "--" that the pictures follow.
     """
-    line = ["-m", "captioners", name, "--json", f"--model={model}", f"--device={device}"]
+    line = [name, "--json", f"--model={model}", f"--device={device}"]
     for section in (settings, writing):
         line += _options(section)
-    if stop_file is not None:
-        line.append(f"--stop-file={stop_file}")
     return [*line, "--", *(str(path) for path in pictures)]
 
 

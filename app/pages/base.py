@@ -28,8 +28,9 @@ class Context:
     preferences: Preferences
     machine: Machine
     slices: Slices
-    tagger: Any = None  # app.tagger_process.TaggerProcess, while one is at work
+    tagger: Any = None  # app.processes.Command, while a tagger is at work
     runs: Any = None  # app.runs.Runs, made when it is first needed
+    news: Any = None  # app.news.News
     jobs: Any = None  # app.tool_jobs.Jobs
     download: Any = None  # app.hub_download.HubDownload
     family_defaults: Any = None  # app.family_defaults.FamilyDefaults

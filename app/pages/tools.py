@@ -10,8 +10,9 @@ from PySide6.QtCore import QSize, Qt, QTimer
 from PySide6.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from app import theme
-from app.i18n import tr
-from app.pages.base import Context, Page
+from app.errors import copy_text
+from app.i18n import joined, tr, translate_message
+from app.pages.base import BannerPlace, Context, Page
 from app.path_editor import choose_path
 from app.slices import Pieces, Task
 from app.tool_editors import MODELS
@@ -42,6 +43,8 @@ class ToolsPage(Page):
 
     def build(self) -> Pieces:
         self.add(self._build_choice())
+        self.banner = BannerPlace()
+        self.add(self.banner)
         yield
         holder = QWidget()
         self._cards = QVBoxLayout(holder)
@@ -62,6 +65,7 @@ class ToolsPage(Page):
         self._task: Task | None = None
         self.jobs.listed.connect(self._show_jobs)
         self.jobs.changed.connect(self._show_job)
+        self.jobs.ended.connect(self._show_failure)
         self._show_jobs()
         yield
         chosen = self.preferences.get(CHOSEN, "convert")
@@ -161,6 +165,17 @@ class ToolsPage(Page):
             if id(job) not in known:
                 self._cards.insertWidget(0, JobCard(self.jobs, job, self.look, self._use))
         self._cards_holder.setVisible(bool(self.jobs.jobs))
+        self._show_failure()
+
+    def _show_failure(self, _: object = None) -> None:
+        """Say what went wrong in the newest job that is over, until there is a newer one or it is taken away."""
+        job = next((job for job in reversed(self.jobs.jobs) if job.is_over), None)
+        if job is None or job.state != "failed":
+            self.banner.show_banner("")
+            return
+        text = joined(tr("{tool} did not succeed.", tool=translate_message(job.title)), job.text)
+        actions = ((tr("Try again"), lambda: self.jobs.again(job)), (tr("Copy report"), lambda: copy_text(job.whole_report)))
+        self.banner.show_banner(text, "problem", actions)
 
     def _show_job(self, job: Job) -> None:
         for card in self.cards():

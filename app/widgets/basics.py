@@ -23,6 +23,7 @@ from app import theme
 from app.i18n import tr
 from app.preferences import Preferences
 
+PROGRESS_STEPS = 1000  # that a bar shows at most; its own numbers are too small for bytes
 SEVERITY_ICONS = {"info": "info", "good": "circle-check", "warning": "triangle-alert", "problem": "circle-x"}
 
 
@@ -212,6 +213,8 @@ class ProgressBar(QProgressBar):
 
     def show_progress(self, done: int, total: int) -> None:
         """Show `done` of `total`; a total of 0 is unknown. Painted when the window paints: Qt's setValue would paint now."""
+        if total > PROGRESS_STEPS:
+            done, total = PROGRESS_STEPS * done // total, PROGRESS_STEPS
         if (done, total) != (self.value(), self.maximum()):
             self.setUpdatesEnabled(False)
             self.setRange(0, total)

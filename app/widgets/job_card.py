@@ -7,16 +7,26 @@ from functools import partial
 from pathlib import Path
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QLabel, QProgressBar, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from app import errors, theme
 from app.i18n import tr, translate_message
 from app.tool_jobs import Job, Jobs
-from app.widgets.basics import SEVERITY_ICONS, Card, ElidedLabel, button, clear, label, row, set_role, tool_button
+from app.widgets.basics import (
+    SEVERITY_ICONS,
+    Card,
+    ElidedLabel,
+    ProgressBar,
+    button,
+    clear,
+    label,
+    row,
+    set_role,
+    tool_button,
+)
 from app.widgets.flow import FlowLayout
 from app.widgets.run_files import open_in_system
 
-SCALE = 1000  # of the progress bar, whose own numbers are too small for bytes
 _SIGNS = {"done": "good", "failed": "problem", "stopped": "warning"}
 
 
@@ -35,7 +45,7 @@ class JobCard(Card):
         line = row(self.sign, self.title, self.subject, self.stop, self.away)
         line.setStretch(2, 1)
         self.body.addLayout(line)
-        self.bar = QProgressBar(textVisible=False, accessibleName=tr("Progress"))
+        self.bar = ProgressBar()
         self.text = label("", wrap=True)
         self.text.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
@@ -57,8 +67,7 @@ class JobCard(Card):
         job = self.job
         self.title.setText(translate_message(job.title))
         self.bar.setVisible(job.state in ("running", "stopping"))
-        self.bar.setRange(0, SCALE if job.total else 0)
-        self.bar.setValue(SCALE * job.done // job.total if job.total else 0)
+        self.bar.show_progress(job.done, job.total)
         self.text.setText(_state_words(job))
         self.text.setVisible(bool(self.text.text()))
         if job.state != self._shown_state:
@@ -91,8 +100,7 @@ class JobCard(Card):
         if job.state == "done" and not job.outputs:
             self._add(tr("Copy"), lambda: errors.copy_text(job.text), "copy")
         if job.state == "failed":
-            report = "\n".join(filter(None, (job.text, job.report)))
-            self._add(tr("Copy report"), lambda: errors.copy_text(report), "copy")
+            self._add(tr("Copy report"), lambda: errors.copy_text(job.whole_report), "copy")
         self.buttons.setVisible(self._buttons.count() > 0)
 
     def _add(self, name: str, action: Callable[[], object], icon: str, path: Path | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from PySide6.QtCore import QRect, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QPoint, QRect, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QButtonGroup, QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
@@ -34,12 +34,17 @@ def mark_words(mark: str) -> str:
     return words.get(mark, "")
 
 
+def news_words(news: str) -> str:
+    """What has ended on a page meanwhile, in words."""
+    return {"done": tr("something is done"), "failed": tr("something has failed")}.get(news, "")
+
+
 class SideButton(QPushButton):
     """A page's button, drawn by itself: icon, title, mark."""
 
     def __init__(self, page: PageRow) -> None:
         super().__init__(objectName="SideButton", checkable=True)
-        self.page, self.mark, self.narrow = page, "", False
+        self.page, self.mark, self.news, self.narrow = page, "", "", False
         self.title = title_of(page.key)
         self.setAccessibleName(self.title)
         self.setToolTip(self.title)
@@ -51,7 +56,17 @@ class SideButton(QPushButton):
         if mark == self.mark:
             return
         self.mark = mark
-        self.setAccessibleName(f"{self.title}, {mark_words(mark)}" if mark else self.title)
+        self._say()
+
+    def set_news(self, news: str) -> None:
+        """ "done" or "failed" where something has ended since the page was looked at, else ""."""
+        if news != self.news:
+            self.news = news
+            self._say()
+
+    def _say(self) -> None:
+        words = news_words(self.news) or mark_words(self.mark)
+        self.setAccessibleName(f"{self.title}, {words}" if words else self.title)
         self.setToolTip(self.accessibleName())
         self.update()
 
@@ -60,7 +75,7 @@ class SideButton(QPushButton):
         return self.fontMetrics().horizontalAdvance(self.title)
 
     def room_for_text(self) -> int:
-        return self.width() - theme.px(40) - (theme.px(28) if self.mark else theme.px(8))
+        return self.width() - theme.px(40) - (theme.px(28) if self.mark or self.page in BELOW else theme.px(8))
 
     def sizeHint(self) -> QSize:
         return QSize(theme.px(NARROW if self.narrow else WIDTH) - theme.px(16), theme.px(34))
@@ -90,13 +105,21 @@ class SideButton(QPushButton):
         side = theme.px(10 if self.narrow else 15)
         left = self.width() - side - theme.px(3 if self.narrow else 10)
         top = theme.px(3) if self.narrow else middle - side // 2
-        if self.mark in MARKS:
-            name, role = MARKS[self.mark]
+        if self.news == "done":
+            self._paint_dot(painter, left + side // 2, top + side // 2)
+        elif self.news or self.mark in MARKS:
+            name, role = MARKS["problem" if self.news else self.mark]
             theme.icon(name, role).paint(painter, QRect(left, top, side, side))
         elif self.mark == "untouched" and not self.narrow:
             painter.setPen(theme.qcolour("strong_border"))
             dot = theme.px(6)
             painter.drawEllipse(left + (side - dot) // 2, middle - dot // 2, dot, dot)
+
+    def _paint_dot(self, painter: QPainter, across: int, down: int) -> None:
+        """Quiet, and unlike the marks of settings."""
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(theme.qcolour("accent"))
+        painter.drawEllipse(QPoint(across, down), theme.px(4), theme.px(4))
 
 
 class Sidebar(QFrame):
@@ -158,6 +181,11 @@ class Sidebar(QFrame):
     def set_marks(self, marks: Mapping[str, str]) -> None:
         for key, mark in marks.items():
             self.buttons[key].set_mark(mark)
+
+    def set_news(self, news: Mapping[str, str]) -> None:
+        """What has ended on which page; nothing on the others."""
+        for key, made in self.buttons.items():
+            made.set_news(news.get(key, ""))
 
     def set_narrow(self, narrow: bool) -> None:
         """Icons alone, where the window is small or the scale large."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
@@ -15,13 +15,11 @@ from app.form import problem_text
 from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace, Context
 from app.path_editor import PathEditor
+from app.processes import Command, last_words
 from app.section_form import SectionForm
 from app.widgets.basics import Card, ProgressBar, button, label, row, set_role, tool_button
 from app.words import time_words
 from trainer.errors import BadInput
-
-if TYPE_CHECKING:
-    from app.tagger_process import TaggerProcess
 
 
 class TaggerCard(Card):
@@ -36,7 +34,8 @@ class TaggerCard(Card):
     def __init__(self, context: Context, folders: Callable[[], list[Path]]) -> None:
         super().__init__(tr("Write captions with a tagger"))
         self.context, self._folders = context, folders
-        self._process: TaggerProcess | None = None
+        self._process: Command | None = None
+        self._has_said = False  # it has told how it ended
         self._built = False
         self.heading_row.addWidget(tool_button("x", tr("Close"), self.hide, role="muted"))
 
@@ -134,8 +133,7 @@ class TaggerCard(Card):
 
     def start(self) -> None:
         """Run it over all folders in use."""
-        from app.tagger_process import TaggerProcess
-        from captioners.catalog import WriteSettings
+        from captioners.catalog import WriteSettings, arguments
 
         assert self.settings is not None
         for form in (self.settings, self.writing):
@@ -149,14 +147,16 @@ class TaggerCard(Card):
         model = Path(str(self.model.value()))
         self.context.preferences.remember("taggers", str(model))
         self.banner.show_banner("")
-        process = TaggerProcess(self.context.draft)  # which stays when language or theme change, as this card does not
+        process = Command(self.context.draft)  # which stays when language or theme change, as this card does not
         self._attach(process)
-        process.start(self._card().name, model, self._folders(), settings, writing)
         self.state.setText(tr("Opening the model…"))
+        line = arguments(self._card().name, model, self._folders(), settings, writing)
+        process.start(line, program="captioners", takes_stop_file=True)
 
-    def _attach(self, process: TaggerProcess) -> None:
+    def _attach(self, process: Command) -> None:
         """Follow a tagger that is at work."""
         self._process = self.context.tagger = process
+        self._has_said = False
         process.reported.connect(self._on_event)
         process.ended.connect(self._on_ended)
         self.bar.show_progress(0, 0)
@@ -177,8 +177,11 @@ class TaggerCard(Card):
         self.start_button.setVisible(not running)
         self.stop_button.setVisible(running)
 
-    def _on_event(self, event: Any) -> None:
-        match event.kind:
+    def _on_event(self, data: dict[str, Any]) -> None:
+        from captioners.common.events import event_of
+
+        event: Any = event_of(data)
+        match event.kind if event is not None else "":
             case "begun":
                 self.bar.show_progress(0, max(1, event.total))
             case "progress":
@@ -189,11 +192,13 @@ class TaggerCard(Card):
             case "captioned":
                 self.last.setText(f"{Path(event.picture).name}: {event.caption}")
             case "finished":
+                self._has_said = True
                 text = translate_message(event.message)
                 if event.backups:
                     text += "\n" + tr("The captions as they were: {folders}", folders=", ".join(event.backups))
                 self.banner.show_banner(text, "warning" if event.skipped else "good")
             case "failed" | "warning":
+                self._has_said |= event.kind == "failed"
                 text = joined(translate_message(event.what), translate_message(event.todo))
                 self.banner.show_banner(text, "problem" if event.kind == "failed" else "warning")
 
@@ -202,8 +207,11 @@ class TaggerCard(Card):
         if self._process is not None:
             self._process.deleteLater()
         self._process = self.context.tagger = None
-        if code not in (0, 130) and self.banner.banner is None:
-            text = tr("The tagger ended with code {code}.", code=code)
+        if code == 130 and not self._has_said:
+            self.banner.show_banner(tr("Stopped. Captions that were written stay."))
+        elif code != 0 and not self._has_said:
             copy = (tr("Copy report"), lambda: errors.copy_text(tail))
-            self.banner.show_banner(f"{text}\n{tail.splitlines()[-1] if tail else ''}", "problem", (copy,))
+            self.banner.show_banner(last_words(tail, code), "problem", (copy,))
+        if code != 130:
+            self.context.news.tell("images", "done" if code == 0 else "failed")
         QTimer.singleShot(0, self, self.finished.emit)

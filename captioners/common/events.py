@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TextIO
+from typing import Any, ClassVar, Protocol, TextIO
 
 from trainer.ipc.events import Event, Failed, Stage, Warning_, from_json, to_json
 from trainer.messages import Message
@@ -90,7 +90,15 @@ def read_event(line: str | bytes) -> Event | None:
     """The event of one line of a captioner's output; None for a line that is none (a library may print, too)."""
     try:
         data = json.loads(line)
-        return from_json(data, EVENTS) if isinstance(data, dict) else None
+    except ValueError:
+        return None
+    return event_of(data) if isinstance(data, dict) else None
+
+
+def event_of(data: dict[str, Any]) -> Event | None:
+    """The event that a table of such a line is; None for another table."""
+    try:
+        return from_json(data, EVENTS)
     except (ValueError, KeyError):
         return None
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PySide6.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
-from PySide6.QtWidgets import QApplication, QMessageBox
+from PySide6.QtWidgets import QApplication, QMessageBox, QPushButton
 
 from app.main_window import MainWindow
 from app.pages.tools import ToolsPage
@@ -22,6 +22,7 @@ from app.tool_jobs import Job, Jobs, command_line
 from app.widgets.metadata_view import MetadataView
 from tests.app.conftest import Wait
 from tests.app.test_metadata_view import write
+from tests.tiny import save_tiny_file
 from trainer.config.fields import settings_of
 from trainer.messages import say
 from trainer.models.safetensors_file import read_header
@@ -213,10 +214,12 @@ def drop(widget: Any, paths: list[Path]) -> None:
     widget.dropEvent(QDropEvent(QPointF(QPoint(5, 5)), Qt.DropAction.CopyAction, data, buttons, keys))
 
 
-def test_files_are_dropped_on_the_page_and_on_lists(page: ToolsPage, lora: Path) -> None:
+def test_files_are_dropped_on_the_page_and_on_lists(page: ToolsPage, lora: Path, wait: Wait) -> None:
     page.choose("extract")
+    form = page.whole_form()
     drop(page, [lora, lora.with_name("second.safetensors")])
-    values = page.whole_form().values()
+    wait(lambda: form.values()["base"])
+    values = form.values()
     assert (values["base"], values["tuned"]) == (str(lora), str(lora.with_name("second.safetensors")))
     page.choose("hash")
     entries = page.whole_form().lines["files"].editor
@@ -225,6 +228,24 @@ def test_files_are_dropped_on_the_page_and_on_lists(page: ToolsPage, lora: Path)
     assert entries.value() == [str(lora), str(lora)]
     entries.rows[0].removed.emit()
     assert entries.value() == [str(lora)]
+
+
+def test_a_dropped_file_goes_where_its_kind_is_wanted(page: ToolsPage, lora: Path, tmp_path: Path, wait: Wait) -> None:
+    models = [save_tiny_file(tmp_path, name) for name in ("a", "b 空格", "c")]
+    page.choose("bake")
+    form = page.whole_form()
+    drop(page, [lora, models[0]])
+    wait(lambda: form.values()["model"])
+    assert form.values()["model"] == str(models[0])
+    assert [entry["path"] for entry in form.values()["loras"]] == [str(lora)]
+    drop(page, [models[1]])
+    wait(lambda: form.values()["model"] == str(models[1]))  # nothing else can be meant
+    page.choose("extract")
+    form = page.whole_form()
+    for model in models:
+        drop(page, [model])
+        wait(lambda model=model, form=form: str(model) in form.values().values())
+    assert (form.values()["base"], form.values()["tuned"]) == (str(models[2]), str(models[1]))
 
 
 @pytest.mark.parametrize(
@@ -281,6 +302,27 @@ def test_several_wait_for_each_other_and_a_failure_stops_none(page: ToolsPage, l
     copy = [made for made in newest.buttons.findChildren(type(newest.stop)) if "Copy" in made.text()]
     copy[0].click()
     assert QGuiApplication.clipboard().text() == second.text
+
+
+def test_a_failure_is_said_in_the_banner_until_it_is_dealt_with(
+    page: ToolsPage, window: MainWindow, lora: Path, wait: Wait
+) -> None:
+    gone = lora.with_name("gone 空格.safetensors")
+    fill(page, "hash", {"files": [str(gone)]})
+    page.start()
+    wait(lambda: page.jobs.jobs[0].is_over)
+    banner = page.banner.banner
+    assert banner is not None and banner.isVisibleTo(page) and banner.property("severity") == "problem"
+    assert banner.text.text().startswith("Hashes did not succeed.") and str(gone) in banner.text.text()
+    window.rebuild()
+    again = window.page("tools")
+    assert isinstance(again, ToolsPage) and again.banner.banner is not None
+    gone.write_bytes(lora.read_bytes())
+    retry = next(made for made in again.banner.banner.findChildren(QPushButton) if made.text() == "Try again")
+    retry.click()
+    wait(lambda: again.jobs.jobs and again.jobs.jobs[0].is_over)
+    (job,) = again.jobs.jobs
+    assert job.state == "done" and again.banner.banner is None
 
 
 def test_ctrl_enter_runs_the_tool_and_not_the_training(

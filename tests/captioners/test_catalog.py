@@ -61,10 +61,9 @@ def test_arguments_say_what_the_settings_say() -> None:
         general_threshold=0.4, undesired=("1girl", "-x"), replacements=("a = b",), character_first=False, add_rating=True
     )
     writing = WriteSettings(mode="append", dry_run=True)
-    line = arguments("wd14", Path("m"), [Path("-p"), Path("q")], settings, writing, stop_file=Path("s"))
-    assert line[:2] == ["-m", "captioners"]
-    chosen = _parser().parse_args(line[2:])
+    line = arguments("wd14", Path("m"), [Path("-p"), Path("q")], settings, writing)
+    chosen = _parser().parse_args(line)
     assert _section(TagSettings, chosen) == settings
     assert _section(WriteSettings, chosen) == writing
-    assert (chosen.model, chosen.pictures, chosen.stop_file) == (Path("m"), [Path("-p"), Path("q")], Path("s"))
+    assert (chosen.model, chosen.pictures) == (Path("m"), [Path("-p"), Path("q")])
     assert chosen.json and chosen.device == "auto"

@@ -22,7 +22,7 @@ from PySide6.QtWidgets import (
 from app import theme, work
 from app.editors import Switch, ignore_wheel
 from app.errors import describe
-from app.i18n import tr, translate_message
+from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace
 from app.path_editor import PathEditor
 from app.preferences import Preferences
@@ -64,6 +64,7 @@ class ExportDialog(QDialog):
         self.setWindowTitle(tr("Export the LoRA"))
         self.setMinimumWidth(theme.px(620))
         self._preferences, self._offer = preferences, offer
+        self._is_busy = False
         self._target: Target | None = None
         self._others: list[tuple[Switch, Target]] = []
         self._picture = len(offer.pictures) - 1
@@ -157,15 +158,16 @@ class ExportDialog(QDialog):
     def start(self, overwrite: bool) -> None:
         """Export; files of that name are replaced only with `overwrite`."""
         target = self._target
-        if target is None or not self._offer.files:
+        if target is None or not self._offer.files or self._is_busy:
             return
         source = self._offer.files[self.file.currentIndex()]
         picture = self._offer.pictures[self._picture] if self._picture >= 0 else None
         name, words, weight = self.name.text(), self.words.text().strip(), self.weight.value()
         targets = [target, *(other for box, other in self._others if box.isChecked() and not box.isHidden())]
         address = self.address.text().strip() if self.refresh.isChecked() and any(each.api for each in targets) else ""
+        self._is_busy = True
         self.export.setEnabled(False)
-        self.banner.show_banner("")
+        self.banner.show_banner(tr("Copying…"))
 
         def place() -> tuple[tuple[Path, ...], Message | None]:
             paths = export_to_all(targets, source, name, picture, words, weight, overwrite)
@@ -179,6 +181,7 @@ class ExportDialog(QDialog):
         self._preferences.set(ALSO, [str(target.root) for target in targets[1:]])
         self._preferences.set(REFRESH, self.refresh.isChecked())
         self._preferences.set(ADDRESS, bare(self.address.text()))
+        self._is_busy = False
         self.export.setEnabled(True)
         self.banner.show_banner(self._result(paths, asked, note), "good" if note is None else "warning")
         for path in paths:
@@ -189,17 +192,23 @@ class ExportDialog(QDialog):
         files = ", ".join(map(str, paths))
         there = tr("{file} is there.", file=files)
         if note is not None:
-            return f"{there} {translate_message(note)}"
+            return joined(there, translate_message(note))
         return there if asked else tr("{file} is there. Refresh the program's list of LoRAs.", file=files)
 
+    def reject(self) -> None:
+        """Close, though not before what was begun has ended well or not: nobody would be told."""
+        if not self._is_busy:
+            super().reject()
+
     def _failed(self, error: Exception) -> None:
+        self._is_busy = False
         self.export.setEnabled(True)
         what, todo = describe(error)
         actions = [(tr("Replace"), lambda: self.start(True))] if isinstance(error, Conflict) else []
         severity = "warning" if isinstance(error, Conflict) else "problem"
+        self.banner.show_banner(joined(what, todo), severity, actions)
         if not isinstance(error, AthanorError | OSError):
             raise error
-        self.banner.show_banner(f"{what} {todo}".strip(), severity, actions)
 
     # ---- what is chosen ----
 

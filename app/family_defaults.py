@@ -83,25 +83,40 @@ class FamilyDefaults(QObject):
         self._draft, self._preferences = draft, preferences
         self.facts: ModelFacts | None = None  # of the model that wants them
         self._path = ""
+        self._waiting = ""  # a model that was chosen and could not be looked into: not downloaded yet, or not whole
         self.taken: tuple[Change, ...] = ()
         self.kept: tuple[Change, ...] = ()
         self._asks = Latest(self, self._on_facts)
         draft.changed.connect(self._on_changed)
-        draft.file_changed.connect(self.dismiss)
+        draft.opened.connect(self._forget)
 
     def _on_changed(self, place: str) -> None:
         if place == PATH:
-            path = str(self._draft.get(PATH) or "")
+            self._waiting = self._draft.path(PATH)
             self.dismiss()
-            if path:
-                self._asks.ask(lambda: (path, *_look(path)))
+            self._ask()
         elif self.taken or self.kept:
             self._look_again()
 
+    def _ask(self) -> None:
+        if path := self._waiting:
+            self._asks.ask(lambda: (path, *_look(path)))
+
+    def _forget(self) -> None:
+        """Another run is edited: its values are its own."""
+        self._waiting = ""
+        self.dismiss()
+
+    def model_came(self) -> None:
+        """What lies at the chosen path can be looked into now: if it could not be when it was chosen, follow it now."""
+        if self._waiting == self._draft.path(PATH) and not self._asks.busy:
+            self._ask()
+
     def _on_facts(self, answer: tuple[str, ModelFacts, list[Wish]]) -> None:
         path, facts, wanted = answer
-        if path != self._draft.get(PATH) or facts.kind != "base":
+        if facts.kind != "base" or not path == self._waiting == self._draft.path(PATH):
             return
+        self._waiting = ""
         wanted = [*wanted, *prompt_wishes(self._draft.values, wanted)]
         ours = self._preferences.get(TAKEN, {})
         taken, kept = split_changes(wanted, self._draft.values, default_values(), ours)
@@ -120,7 +135,7 @@ class FamilyDefaults(QObject):
 
     def _look_again(self) -> None:
         """Something was edited or undone: what is no longer as it was taken over is no longer said."""
-        if self._draft.get(PATH) != self._path:
+        if self._draft.path(PATH) != self._path:
             self.dismiss()
             return
         taken = tuple(change for change in self.taken if self._value(change.place) == change.new)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QGuiApplication, QShowEvent
 from PySide6.QtWidgets import QWidget
 
 from app import theme
@@ -29,7 +30,7 @@ from trainer.models.header import ModelFacts, base_problem, inspect_file
 PATH = "model.path"
 OTHERS = ("model.vae", "model.text_encoder", "model.text_encoder_2")  # files that stand in for the model's own parts
 PATTERN = " (*.safetensors *.sft *.ckpt *.pt *.bin)"
-NETWORK_WEIGHTS = "network.network_weights"
+PATIENCE_MS = 300  # before it is said that a file is being looked at
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ class ModelPage(Page):
         self._shown: _Asked | None = None
         self._facts: ModelFacts | None = None
         self._dragged = ""
+        self._is_built = False
+        self._last_base = ""  # the last path that was a base model, for when a stranger is dropped by mistake
         self._download: DownloadCard | None = None
         self._prediction: PredictionCard | None = None
         self._asks = Latest(self, self._take_facts)
         self._drag_asks = Latest(self, self._show_dragged)
+        self._slow = QTimer(self, singleShot=True, interval=PATIENCE_MS)  # a disk that sleeps, a network that is slow
+        self._slow.timeout.connect(self._show_looking)
 
     def build(self) -> Pieces:
         self.invitation = self._build_invitation()
@@ -67,6 +72,7 @@ class ModelPage(Page):
         self.facts_card.hide()
         yield
         self.context.download.arrived.connect(self._look_again)
+        self.context.download.asked.connect(self._look_again)
         self.strip = FamilyStrip(self.context.family_defaults)
         self.add(self.strip)
         yield
@@ -79,7 +85,12 @@ class ModelPage(Page):
         yield
         self.draft.edited.connect(self._refresh)
         self.draft.file_changed.connect(self._look_again)
+        self.draft.opened.connect(self._forget)
+        QGuiApplication.instance().applicationStateChanged.connect(self._on_activated)  # type: ignore[union-attr]
+        self._is_built = True
         self._refresh()
+        if self.context.download.state == "running":
+            _ = self.download  # which shows it, whatever model is chosen
 
     @property
     def download(self) -> DownloadCard:
@@ -147,18 +158,35 @@ class ModelPage(Page):
         self.verticalScrollBar().setValue(0)
 
     def _use_as(self, place: str, path: Path) -> None:
-        """A stranger goes where it belongs: a VAE is made the VAE, a LoRA the one to go on from."""
-        self.draft.set_many({place: str(path), PATH: ""})
+        """A stranger goes where it belongs: a VAE is made the VAE, a LoRA the one to go on from. The base model that it
+        was dropped on is the base model again."""
+        self.draft.set_many({place: str(path), PATH: self._last_base})
         self.context.jump(place)
+
+    def _forget(self) -> None:
+        """Another run is edited."""
+        self._last_base = ""
 
     def _show_metadata(self, path: Path) -> None:
         MetadataView(self.window(), path).show()
 
     # ---- what is shown ----
 
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        if self._is_built:
+            self._look_again()
+            if self.fold.is_open:
+                self.list.look()
+
+    def _on_activated(self, state: Qt.ApplicationState) -> None:
+        """Back from another program, which may have moved, replaced or finished the file."""
+        if state == Qt.ApplicationState.ApplicationActive and self.isVisible():
+            self._look_again()
+
     def _asked(self) -> _Asked:
         vae, *texts = (bool(self.draft.get(place)) for place in OTHERS)
-        return _Asked(str(self.draft.get(PATH) or ""), vae, any(texts))
+        return _Asked(self.draft.path(PATH), vae, any(texts))
 
     def _look_again(self, _: object = None) -> None:
         self._shown = None
@@ -172,32 +200,52 @@ class ModelPage(Page):
         self.invitation.setVisible(not asked.path)
         if asked.path:
             self._asks.ask(lambda: (asked, inspect_file(asked.path)))
+            if self._facts is None or str(self._facts.path) != asked.path:
+                self._slow.start()
         else:
+            self._slow.stop()
             self._facts = None
-            for card in (self.facts_card, self._download, self._prediction):
+            for card in (self.facts_card, self._prediction):
                 if card is not None:
                     card.hide()
+            if self._download is not None:
+                self._download.show_model("")
+
+    def _show_looking(self) -> None:
+        if self._shown is not None and not self._dragged:
+            self.facts_card.show_looking(Path(self._shown.path))
+            self.facts_card.show()
 
     def _take_facts(self, answer: tuple[_Asked, ModelFacts]) -> None:
         asked, facts = answer
         if asked != self._asked():
             return
+        self._slow.stop()
         self._facts = facts
-        problem = base_problem(facts, asked.has_vae, asked.has_text)
-        self.facts_card.show_facts(facts, problem)
+        if not self._dragged:
+            self._show_chosen()
         self.missing.show_facts(facts)
         if self._prediction is not None:
             self._prediction.show_facts(facts)
         elif facts.kind == "base":
             self.context.slices.start(self._first_prediction())
-        is_away = facts.kind == "hub"
-        self.facts_card.setVisible(not is_away)
-        if self._download is not None:
-            self._download.setVisible(is_away)
-        if is_away:
-            self.download.show_facts(str(hub.parse(asked.path) or asked.path), facts)
-        if facts.kind == "base" and problem is None:
-            self.preferences.remember(RECENT, asked.path, 12)
+        if facts.kind == "hub":
+            self.download.show_model(str(hub.parse(asked.path) or asked.path), facts.num_bytes)
+        elif self._download is not None:
+            self._download.show_model("")
+        if facts.kind == "base":
+            self.context.family_defaults.model_came()
+            self._last_base = asked.path
+            if base_problem(facts, asked.has_vae, asked.has_text) is None:
+                self.preferences.remember(RECENT, asked.path, 12)
+
+    def _show_chosen(self) -> None:
+        """The card of the model that is chosen; the hub's models have one of their own."""
+        facts = self._facts
+        self.facts_card.setVisible(facts is not None and facts.kind != "hub")
+        if facts is not None:
+            asked = self._asked()
+            self.facts_card.show_facts(facts, base_problem(facts, asked.has_vae, asked.has_text))
 
     # ---- dragging ----
 
@@ -235,10 +283,7 @@ class ModelPage(Page):
             return
         self._dragged = ""
         self._mark(False)
-        self.facts_card.setVisible(self._facts is not None and self._facts.kind != "hub")
-        if self._facts is not None:
-            asked = self._asked()
-            self.facts_card.show_facts(self._facts, base_problem(self._facts, asked.has_vae, asked.has_text))
+        self._show_chosen()
 
     def _mark(self, dropping: bool) -> None:
         for widget in (self.invitation, self.facts_card):

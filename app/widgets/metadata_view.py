@@ -184,6 +184,10 @@ class MetadataView(QDialog):
         self.copy_all.setEnabled(False)
         column.addLayout(row(self.copy_all, None, button(tr("Close"), self.close)))
         self._offer_copy(self.tree, self._tree_text)
+        find = QAction(self)
+        find.setShortcut(QKeySequence(QKeySequence.StandardKey.Find))
+        find.triggered.connect(lambda: self.search.setFocus(Qt.FocusReason.ShortcutFocusReason))
+        self.addAction(find)
         self.search.setFocus()
 
     def _show(self, document: Document) -> None:

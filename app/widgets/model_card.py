@@ -42,6 +42,7 @@ class ModelCard(Card):
     def __init__(self) -> None:
         super().__init__()
         self.facts: ModelFacts | None = None
+        self._shown: tuple[ModelFacts, Message | None, str] | None = None
         line = QHBoxLayout()
         line.setSpacing(theme.px(12))
         self.sign = QLabel()
@@ -66,6 +67,9 @@ class ModelCard(Card):
 
     def show_facts(self, facts: ModelFacts, problem: Message | None, heading: str = "") -> None:
         """Show what a file is, and why it cannot be used if it cannot. `heading` stands before its name."""
+        if (facts, problem, heading) == self._shown:
+            return
+        self._shown = (facts, problem, heading)
         self.facts = facts
         name = facts.path.name or str(facts.path)
         self.name.setText(f"{heading} {name}" if heading else name)
@@ -82,6 +86,18 @@ class ModelCard(Card):
         for text in chips_of(facts):
             self._chips.addWidget(label(text, "chip"))
         self.chips.updateGeometry()
+
+    def show_looking(self, path: Path) -> None:
+        """Say that a file is being looked at, which takes longer than usual."""
+        self.facts = self._shown = None
+        self.name.setText(path.name or str(path))
+        self.summary.setText(tr("Looking at it…"))
+        self.summary.show()
+        set_role(self.summary, "muted")
+        self.sign.setPixmap(theme.pixmap("timer", "muted", 28))
+        for widget in (self.problem, self.use, self.use_button, self.metadata):
+            widget.hide()
+        clear(self._chips)
 
     def _show_use(self, facts: ModelFacts, is_refused: bool) -> None:
         """What a file that cannot be trained on is good for, with the way there."""
@@ -147,7 +163,8 @@ def _adapter_chips(facts: ModelFacts) -> list[str]:
         return []
     ranks = ", ".join(map(str, adapter.ranks[:3])) + ("…" if len(adapter.ranks) > 3 else "")
     names = {"lora": "LoRA", "locon": "LoCon", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr", "ia3": "IA³"}
-    spelling = {"kohya": "kohya", "sai": "SAI", "diffusers": "diffusers", "peft": "PEFT", "onetrainer": "OneTrainer"}
+    spelling = {"kohya": "kohya", "sai": "SAI", "diffusers": "diffusers", "peft": "PEFT", "onetrainer": "OneTrainer",
+                "lycoris": "LyCORIS"}  # fmt: skip
     return [
         names.get(adapter.method, adapter.method),
         tr("rank {rank}", rank=ranks) if ranks else "",

@@ -48,6 +48,7 @@ class ModelList(QWidget):
         self._facts = Latest(self, self._take_facts)
         self._items: dict[str, QTreeWidgetItem] = {}
         self._unknown: list[str] = []
+        self._groups: tuple[Group, ...] | None = None
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(theme.px(theme.SPACE))
@@ -89,6 +90,14 @@ class ModelList(QWidget):
     # ---- what is shown ----
 
     def _show(self, groups: tuple[Group, ...]) -> None:
+        if groups != self._groups:
+            self._groups = groups
+            self._fill(groups)
+        self._unknown = list(self._items)
+        self._ask_facts()
+        self._filter(self.search.text())
+
+    def _fill(self, groups: tuple[Group, ...]) -> None:
         self.tree.clear()
         self._items.clear()
         for group in groups:
@@ -111,9 +120,6 @@ class ModelList(QWidget):
         self.search.setVisible(len(self._items) >= SEARCH_FROM)
         shown = min(ROWS, len(self._items) + len(groups))
         self.tree.setFixedHeight((shown + 1) * (self.tree.fontMetrics().height() + theme.px(10)) + theme.px(12))
-        self._unknown = list(self._items)
-        self._ask_facts()
-        self._filter(self.search.text())
 
     def _ask_facts(self) -> None:
         paths, self._unknown = self._unknown[:AT_ONCE], self._unknown[AT_ONCE:]

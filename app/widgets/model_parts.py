@@ -58,7 +58,7 @@ class PartPicker(QWidget):
 
     def refresh(self) -> None:
         self.path.set_value(self._draft.get(self.place))
-        self.facts.look(str(self._draft.get(self.place) or ""))
+        self.facts.look(self._draft.path(self.place))
 
 
 class MissingParts(QWidget):
@@ -110,11 +110,13 @@ class PredictionCard(Card):
             self.body.addWidget(made)
         draft.changed.connect(self._on_changed)
         draft.checked.connect(self._show_problems)
+        self._refresh()
+        self.state.hide()
         self.hide()
 
     def show_facts(self, facts: ModelFacts) -> None:
         """Show what is known of a base model."""
-        is_new = self.facts is None or self.facts.path != facts.path
+        is_new = self.facts != facts
         self.facts = facts
         if is_new:
             self.stop()
@@ -138,7 +140,10 @@ class PredictionCard(Card):
 
     def _refresh(self) -> None:
         if self.facts is None:
+            for widget in (self.reason, self.find_button, self.stop_button):
+                widget.hide()
             return
+        self.reason.show()
         self.reason.setText(reason_words(self.facts, str(self._draft.get(PREDICTION)), self._guess))
         is_open = self.facts.prediction_source in (None, "family")
         running = self._command is not None
@@ -151,29 +156,31 @@ class PredictionCard(Card):
         """Ask the model itself, in a process."""
         if self._command is not None or self.facts is None:
             return
-        self._command = Command(self)
-        self._command.reported.connect(self._on_event)
-        self._command.ended.connect(self._on_ended)
-        self._command.start(["probe", str(self.facts.path), "--json"])
         self._say(tr("Opening the model and asking it…"))
+        self._command, asked = Command(self), self.facts
+        self._command.reported.connect(lambda event: self._on_event(asked, event))
+        self._command.ended.connect(lambda code, tail: self._on_ended(asked, code, tail))
+        self._command.start(["probe", str(asked.path), "--json"])
         self._refresh()
 
     def stop(self) -> None:
         if self._command is not None:
             self._command.stop()
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, asked: ModelFacts, event: Event) -> None:
+        if asked != self.facts:
+            return  # another model was chosen meanwhile
         if event.get("ok") is False:
             self._say(complaint(event), "problem")
         elif event.get("ok") is True:
             self._guess = sentence(event, "summary")
             self._say("")
 
-    def _on_ended(self, code: int, tail: str) -> None:
+    def _on_ended(self, asked: ModelFacts, code: int, tail: str) -> None:
         command, self._command = self._command, None
         if command is not None:
             command.deleteLater()
-        if code == 130:
+        if code == 130 or asked != self.facts:
             self._say("")
         elif code != 0 and self.state.property("role") != "problem":
             self._say(last_words(tail, code), "problem")

@@ -40,7 +40,6 @@ def test_a_good_run_has_no_problems_and_a_plan(run: RunFile) -> None:
         ({"model": Model(path="none.safetensors")}, "model.path", "no file"),
         ({"images": Images(folders=(Folder(path="none"),))}, "images.folders[1].path", ""),
         ({"output": Output(export_to="none")}, "output.export_to", "no folder"),
-        ({"output": Output(webui_address="http://me:secret@host:7860")}, "output.webui_address", "password"),
         ({"network": Lora(network_weights="none")}, "network.network_weights", "no file"),
         ({"scheduler": Scheduler(warmup_steps=32)}, "scheduler.warmup_steps", "longer than the run (32 steps)"),
     ],

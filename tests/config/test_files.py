@@ -138,6 +138,7 @@ def test_a_setting_without_problems_has_none() -> None:
         ({"output": {"name": "CON"}}, "output.name"),
         ({"output": {"name": " x"}}, "output.name"),
         ({"output": {"name": "字" * 100}}, "output.name"),
+        ({"output": {"webui_address": "http://me:secret@127.0.0.1:7860"}}, "output.webui_address"),
         ({"images": {"folders": [{"path": "p", "enabled": False}]}}, "images.folders"),
         ({"images": {"folders": [{"path": "p"}], "resolution": [512]}}, "images.resolution"),
         ({"images": {"folders": [{"path": "p"}], "resolution": [32, 512]}}, "images.resolution"),

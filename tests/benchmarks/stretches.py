@@ -15,7 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PySide6.QtWidgets import QApplication
+
+    from app.main_window import MainWindow
 
 STEPS = 100_000
 
@@ -42,16 +47,37 @@ class Pulse:
         return {"ms": round(1000 * max(self.wall), 1), "work_ms": round(1000 * max(self.work), 1)}
 
 
+class Watch:
+    """Keeps the longest pause of each thing that is done to a window, by name, in milliseconds: `found`."""
+
+    def __init__(self, app: QApplication) -> None:
+        from PySide6.QtCore import QTimer
+
+        self.found: dict[str, Any] = {}
+        self._app = app
+        self._pulse = Pulse()
+        self._timer = QTimer(interval=0)
+        self._timer.timeout.connect(self._pulse.tick)
+        self._timer.start()
+
+    @contextmanager
+    def __call__(self, name: str, seconds: float = 0.4, until: Callable[[], object] = lambda: True) -> Iterator[None]:
+        """What the block does, and the events of `seconds` after it and until the condition holds."""
+        self._pulse.begin()
+        yield
+        end, latest = time.monotonic() + seconds, time.monotonic() + 60
+        while time.monotonic() < end or (not until() and time.monotonic() < latest):
+            self._app.processEvents()
+        self.found[name] = self._pulse.result()
+
+
 def stretches() -> dict[str, Any]:
-    """The longest pause of each thing that is done to a window, by name, in milliseconds."""
-    from PySide6.QtCore import QTimer
+    """What `Watch` finds in a window that is used as a person would."""
     from PySide6.QtWidgets import QApplication
 
     from app.collector import Collector
     from app.main_window import MainWindow, apply_look
-    from app.pages import PAGES
     from app.preferences import Preferences
-    from trainer.paths import RESOURCES
 
     app = QApplication([])
     collector = Collector(app)
@@ -61,60 +87,65 @@ def stretches() -> dict[str, Any]:
     window = MainWindow(preferences)
     window.show()
     app.processEvents()
-    pulse = Pulse()
-    timer = QTimer(interval=0)
-    timer.timeout.connect(pulse.tick)
-    timer.start()
-    found: dict[str, Any] = {}
+    watch = Watch(app)
+    turn_pages(window, watch)
+    open_files(window, watch)
+    open_a_long_run(window, watch)
+    window.close()
+    collector.end()
+    return watch.found
 
-    @contextmanager
-    def watched(name: str, seconds: float = 0.4, until: Callable[[], object] = lambda: True) -> Iterator[None]:
-        """What the block does, and the events of `seconds` after it and until the condition holds."""
-        pulse.begin()
-        yield
-        end, latest = time.monotonic() + seconds, time.monotonic() + 60
-        while time.monotonic() < end or (not until() and time.monotonic() < latest):
-            app.processEvents()
-        found[name] = pulse.result()
 
-    for key in PAGES:  # before any page is built: as fast as a person could
-        with watched(f"first visit: {key}"):
+def turn_pages(window: MainWindow, watch: Watch) -> None:
+    """Every page before it is built, as fast as a person could, and after."""
+    from app.pages import PAGES
+
+    for key in PAGES:
+        with watch(f"first visit: {key}"):
             window.open_page(key)
-    with watched("language, theme and scale (a change may take longer)", 0.1):
+    with watch("language, theme and scale (a change may take longer)", 0.1):
         window.rebuild()
-    with watched("pages built while idle", 3.0):
+    with watch("pages built while idle", 3.0):
         pass
     for key in PAGES:
-        with watched(f"opened: {key}"):
+        with watch(f"opened: {key}"):
             window.open_page(key)
-    with watched("a run file opened", 1.0):
+
+
+def open_files(window: MainWindow, watch: Watch) -> None:
+    """Run files, tools, models; and a key typed."""
+    from trainer.paths import RESOURCES
+
+    ember = RESOURCES / "demo" / "ember.safetensors"
+    with watch("a run file opened", 1.0):
         window.context.try_example()
-    with watched("a tool's form opened"):
+    with watch("a tool's form opened"):
         window.page("tools").choose("merge")  # type: ignore[attr-defined]
-    with watched("what a file says opened", 1.0):
-        window.page("tools").look(RESOURCES / "demo" / "ember.safetensors")  # type: ignore[attr-defined]
-    with watched("a base model chosen", 1.0):
+    with watch("what a file says opened", 1.0):
+        window.page("tools").look(ember)  # type: ignore[attr-defined]
+    with watch("a base model chosen", 1.0):
         window.page("model")
-        window.draft.set("model.path", str(RESOURCES / "demo" / "ember.safetensors"))
-    with watched("a key typed"):
+        window.draft.set("model.path", str(ember))
+    with watch("a key typed"):
         window.draft.set("network.rank", 24)
+
+
+def open_a_long_run(window: MainWindow, watch: Watch) -> None:
     folder = long_run(Path(os.environ["ATHANOR_HOME"]) / "runs")
     runs = window.starter.runs()
     window.open_page("run")
-    with watched("the run's page, after the window stood still for the making of a long run", 1.0):
+    with watch("the run's page, after the window stood still for the making of a long run", 1.0):
         pass
+    name = f"a run of {STEPS:,} steps opened"
     began = time.perf_counter()
-    with watched(f"a run of {STEPS:,} steps opened", 0.5, lambda: runs.current is not None and runs.current.is_read):
+    with watch(name, 0.5, lambda: runs.current is not None and runs.current.is_read):
         runs.open(folder)
-    found[f"a run of {STEPS:,} steps opened"]["seconds"] = round(time.perf_counter() - began - 0.5, 2)
+    watch.found[name]["seconds"] = round(time.perf_counter() - began - 0.5, 2)
     for number in range(3):
-        with watched(f"smoothing and log scale moved ({number + 1})"):
+        with watch(f"smoothing and log scale moved ({number + 1})"):
             plot = window.page("run").plot  # type: ignore[attr-defined]
             plot.smoothing.setValue(20 + 30 * number)
             plot.log_switch.toggle()
-    window.close()
-    collector.end()
-    return found
 
 
 def long_run(parent: Path) -> Path:

@@ -108,6 +108,10 @@
    <translation>批大小为 1 时，角色训练 1,000 到 2,000 步为宜；每轮都保存，再挑最好的。</translation>
   </message>
   <message>
+   <source>All files</source>
+   <translation>所有文件</translation>
+  </message>
+  <message>
    <source>Alpha is a scale, not a brake against overfitting: the update is multiplied by alpha ÷ rank. Half the rank is usual.</source>
    <translation>alpha 是缩放系数，不是防过拟合的刹车：更新会乘以 alpha ÷ 秩。一般取秩的一半。</translation>
   </message>
@@ -1980,12 +1984,12 @@
    <translation>还剩 {time}</translation>
   </message>
   <message>
-   <source>{tool} did not succeed.</source>
-   <translation>“{tool}”没有成功。</translation>
-  </message>
-  <message>
    <source>{tool} is still at work. If Athanor closes, its work is lost; no file is harmed.</source>
    <translation>“{tool}”还在进行。现在关闭 Athanor，这次处理会作废，但不会损坏任何文件。</translation>
+  </message>
+  <message>
+   <source>“{tool}” did not succeed.</source>
+   <translation>“{tool}”没有成功。</translation>
   </message>
   <message>
    <source>… and {count} more files are left out.</source>
@@ -2083,6 +2087,10 @@
    <translation>A + (B − C) × 数值：把 B 相对于 C 学到的东西加到 A 上。</translation>
   </message>
   <message>
+   <source>A .ckpt file has no place for metadata: its {count} entries were left out.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>A .safetensors file.</source>
    <translation>一个 .safetensors 文件。</translation>
   </message>
@@ -2133,6 +2141,10 @@
   <message>
    <source>A diffusers folder cannot be made of this. {summary}</source>
    <translation>它不能转成 diffusers 文件夹。{summary}</translation>
+  </message>
+  <message>
+   <source>A diffusers folder has no place for averaged weights (EMA): they were left out.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>A file and a folder are needed: FILE --to FOLDER.</source>
@@ -2267,6 +2279,10 @@
    <translation>alpha 大于秩时，每次更新都会比学习率所写的更强。</translation>
   </message>
   <message>
+   <source>Alpha of the layers of {path} is given by patterns, of which one is not read here: {pattern}.</source>
+   <translation>{path} 中各层的 alpha 由匹配模式给出，其中一个在这里无法读取：{pattern}。</translation>
+  </message>
+  <message>
    <source>Always first</source>
    <translation>总放最前</translation>
   </message>
@@ -2293,6 +2309,10 @@
   <message>
    <source>An id is owner/name, owner/name@revision or owner/name/file.safetensors.</source>
    <translation>ID 的写法是 owner/name、owner/name@revision 或 owner/name/file.safetensors。</translation>
+  </message>
+  <message>
+   <source>An inpainting model can be merged with others only as {first}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Arguments of the optimiser itself, one `name = value` a line, such as `weight_decay = 0.1`.</source>
@@ -2471,10 +2491,6 @@
    <translation>请把优化器换成 Adafactor，或换一种调度方式。</translation>
   </message>
   <message>
-   <source>Choose a .safetensors file or a folder.</source>
-   <translation>请选择一个 .safetensors 文件或文件夹。</translation>
-  </message>
-  <message>
    <source>Choose a LoRA made on a model of the same family and sizes.</source>
    <translation>请选择在同一系列、同样大小的模型上做的 LoRA。</translation>
   </message>
@@ -2493,6 +2509,10 @@
   <message>
    <source>Choose a folder.</source>
    <translation>请选择文件夹。</translation>
+  </message>
+  <message>
+   <source>Choose a model file or a folder.</source>
+   <translation>请选择模型文件或文件夹。</translation>
   </message>
   <message>
    <source>Choose a plain name.</source>
@@ -3215,10 +3235,6 @@
    <translation>占用更少；标注和它们的编码可以缓存。</translation>
   </message>
   <message>
-   <source>Let a running WebUI show it</source>
-   <translation>让正在运行的 WebUI 显示它</translation>
-  </message>
-  <message>
    <source>Let it be as the model says, unless you know better.</source>
    <translation>除非你确定，否则以模型自己的说明为准。</translation>
   </message>
@@ -3495,6 +3511,10 @@
    <translation>没有一张类别图能用。</translation>
   </message>
   <message>
+   <source>No file can have the name {path}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>No folder for the run can be made in {folder} ({reason}).</source>
    <translation>无法在 {folder} 里建立训练文件夹（{reason}）。</translation>
   </message>
@@ -3537,6 +3557,10 @@
   <message>
    <source>Nothing of it changes at the start.</source>
    <translation>开始时它没有任何变化。</translation>
+  </message>
+  <message>
+   <source>Nothing says whether the model predicts noise or v; the folder says {prediction}. If its pictures are noise, change prediction_type in scheduler/scheduler_config.json.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Nothing was written: this only showed {count} captions.</source>
@@ -3747,6 +3771,10 @@
    <translation>像提示词那样理解标注里的括号：(word) 加强，[word] 减弱，(word:1.3) 按数值。</translation>
   </message>
   <message>
+   <source>Refresh the WebUI</source>
+   <translation>刷新 WebUI</translation>
+  </message>
+  <message>
    <source>Regularisation</source>
    <translation>正则化</translation>
   </message>
@@ -3841,6 +3869,10 @@
   <message>
    <source>Save every n steps</source>
    <translation>每 n 步保存</translation>
+  </message>
+  <message>
+   <source>Save the LoRA in kohya's format, in which each layer has its own alpha.</source>
+   <translation>请把该 LoRA 保存为 kohya 格式，其中每一层都有自己的 alpha。</translation>
   </message>
   <message>
    <source>Say what to draw.</source>
@@ -4095,6 +4127,14 @@
    <translation>用 A 的</translation>
   </message>
   <message>
+   <source>Take another version of that file.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>Take another version of that model.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>Take instead</source>
    <translation>改用它</translation>
   </message>
@@ -4347,6 +4387,10 @@
    <translation>层 {name} 在 {files} 中的尺寸不同（{sizes}）。</translation>
   </message>
   <message>
+   <source>The layer {name} has values that are no numbers (NaN or infinite) in one of the models.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The layer {name} of {path} ({given}) does not fit the model's weight of {shape}.</source>
    <translation>{path} 的层 {name}（{given}）与模型的权重 {shape} 不符。</translation>
   </message>
@@ -4421,10 +4465,6 @@
   <message>
    <source>The model's file says {told}.</source>
    <translation>模型文件标明的是 {told}。</translation>
-  </message>
-  <message>
-   <source>The model's weight {name} holds numbers of the kind {dtype}, to which nothing can be added.</source>
-   <translation>模型的权重 {name} 的数值类型是 {dtype}，无法在其上相加。</translation>
   </message>
   <message>
    <source>The models are of different families ({listed}).</source>
@@ -4721,6 +4761,10 @@
   <message>
    <source>The weight {name} is {base} in the base model and {tuned} in the trained one.</source>
    <translation>权重 {name} 在底模里是 {base}，在训练后的模型里是 {tuned}。</translation>
+  </message>
+  <message>
+   <source>The weight {name} of {path} holds numbers of the kind {dtype}, with which nothing can be computed.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The worker could not be started ({reason}).</source>
@@ -5209,7 +5253,7 @@
    <translation>训练的是什么。LoRA 是一个小文件，加载时改变底模。</translation>
   </message>
   <message>
-   <source>What its file says; a Stable Diffusion 2.x that does not is tested.</source>
+   <source>What its file says; a Stable Diffusion 2.x that says nothing is tested.</source>
    <translation>以文件的说明为准；没有说明的 Stable Diffusion 2.x 会先测试。</translation>
   </message>
   <message>
@@ -5307,6 +5351,10 @@
   <message>
    <source>Write #ffffff for white.</source>
    <translation>白色写 #ffffff。</translation>
+  </message>
+  <message>
+   <source>Write .safetensors, or choose a precision.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>Write [512, 512] for example.</source>
@@ -5921,6 +5969,10 @@
    <translation>改动了 {count} 个权重，已写入 {path}。</translation>
   </message>
   <message>
+   <source>{count} weights of {label} are numbers of another kind than in Model A, from which they were taken, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>{count} weights of {label} have no place in Model A and were left out, for example {name}.</source>
    <translation>{label} 的 {count} 个权重在模型 A 里没有位置，已略去，例如 {name}。</translation>
   </message>
@@ -6173,12 +6225,20 @@
    <translation>{name} 在 Windows 上不能作文件名。</translation>
   </message>
   <message>
-   <source>{name} has values up to {most}, too large for fp16.</source>
-   <translation>{name} 的数值最大到 {most}，fp16 放不下。</translation>
+   <source>{name} has values up to {most}, too large for {dtype}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{name} is missing</source>
    <translation>缺少 {name}</translation>
+  </message>
+  <message>
+   <source>{name} is of a kind of numbers ({dtype}) that a .ckpt file cannot hold.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
+   <source>{name} would be no numbers (NaN or infinite): one of the files is damaged there.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{optimizer} does not take these arguments ({reason}).</source>
@@ -6265,8 +6325,8 @@
    <translation>{path} 是一个链接，指向的文件不存在。</translation>
   </message>
   <message>
-   <source>{path} is in the way: it is no JSON.</source>
-   <translation>{path} 挡住了：它不是 JSON。</translation>
+   <source>{path} is in the way: it holds something else than notes on a model.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{path} is no safetensors file, and only these have metadata.</source>

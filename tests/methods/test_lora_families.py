@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -308,16 +309,31 @@ def test_what_peft_itself_writes(family: str, part: str, tmp_path: Path) -> None
     torch.testing.assert_close(predict(family, fresh), wanted, atol=1e-5, rtol=1e-4)
 
 
+WHOLE = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "alphas"),
+    [
+        ({"attn2.to_q": 2}, {"to_q": 5, WHOLE: 7}),
+        ({r".*attn2\.to_[qk]": 2}, {r"(down|mid)_blocks?\..*\.to_v": 5, r"up_blocks\.\d+.*": 7}),
+        ({}, {r"^down_blocks\..*": 9, r"attn2\.to_(q|v)": 7, "to_q": 5}),  # the first counts; PEFT writes them sorted
+        ({}, {"o_q": 5, "down_blocks": 7, "blocks.0.*": 9}),  # a part of a name's piece is not matched
+    ],
+)
 @pytest.mark.parametrize("stabilised", [False, True])
-def test_what_peft_says_of_single_layers(stabilised: bool, tmp_path: Path) -> None:
-    """Ranks and alphas by the end of a layer's name or by its whole name, divided by the rank or by its root."""
+def test_what_peft_says_of_single_layers(
+    stabilised: bool, ranks: dict[str, int], alphas: dict[str, int], tmp_path: Path
+) -> None:
+    """Ranks and alphas by regular expressions for the end of a layer's name, divided by the rank or by its root."""
     from peft import LoraConfig, get_peft_model
 
     model = tiny_model("sd1")
-    whole = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v"
-    patterns = {"rank_pattern": {"attn2.to_q": 2}, "alpha_pattern": {"to_q": 5, whole: 7}}
+    patterns = {"rank_pattern": ranks, "alpha_pattern": alphas}
     config = LoraConfig(r=4, lora_alpha=3, target_modules=["to_q", "to_v"], use_rslora=stabilised, **patterns)
-    wrapped = get_peft_model(model.unet, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it tells of patterns that fit no layer
+        wrapped = get_peft_model(model.unet, config)
     for name, weight in wrapped.named_parameters():
         if "lora_" in name:
             weight.data.normal_(std=0.2)
@@ -327,6 +343,20 @@ def test_what_peft_says_of_single_layers(stabilised: bool, tmp_path: Path) -> No
     settings = Settings(rank=4, network_weights=str(tmp_path / "adapter_model.safetensors"))
     build(settings, fresh, family_of("sd1")).train(False)
     torch.testing.assert_close(predict("sd1", fresh), wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pattern", ["(?=down).*", "(.+)+x|" * 100, "to_(q"])
+def test_alphas_by_patterns_that_are_not_read_are_refused(pattern: str, tmp_path: Path) -> None:
+    model = tiny_model("sd1")
+    lora = trained("sd1", model)
+    tensors = respelled(lora, "sd1", model, diffusers_new, alpha=False)
+    lora.remove()
+    says = json.dumps({"unet.lora_alpha": 4, "unet.alpha_pattern": {pattern: 8}})
+    path = tmp_path / "theirs.safetensors"
+    save_adapter(path, tensors, {"lora_adapter_metadata": says, "ss_base_model_version": "sd_v1"}, torch.float32)
+    with pytest.raises(BadInput, match="one is not read here") as caught:
+        build(Settings(network_weights=str(path)), model, family_of("sd1"))
+    assert "kohya's format" in str(caught.value)
 
 
 # --- its rank ---

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer.errors import BadInput
+from trainer.messages import say
 from trainer.models import keys
 from trainer.models.keys import Config
 from trainer.models.lora_layers import UNET_PREFIX, kohya_name
+from trainer.models.opening import shown
+from trainer.models.patterns import NotRead, Patterns
 
 DOWN, UP, ALPHA = "lora_down.weight", "lora_up.weight", "alpha"
 _ENDS = (  # of tensors' names, to kohya's; a name in the middle ("default") is PEFT's adapter
@@ -68,11 +72,17 @@ class Speller:
 
     def tensor(self, name: str) -> tuple[str, str] | None:
         """kohya's name of the layer and of its tensor (DOWN, UP or ALPHA); None for what no plain LoRA has."""
-        for pattern, end in _ENDS:
-            match = pattern.search(name)
-            if match:
-                return self.layer(name[: match.start()]), end
-        return None
+        module, end = _split(name)
+        return None if end is None else (self.layer(module), end)
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    """A tensor's module, as the file calls it, and DOWN, UP or ALPHA; None for what no plain LoRA has."""
+    for pattern, end in _ENDS:
+        match = pattern.search(name)
+        if match:
+            return name[: match.start()], end
+    return name, None
 
 
 def speller(unet: Config | None, text: tuple[str, ...], *, sai: bool) -> Speller:
@@ -93,19 +103,13 @@ def _unet_names(config: Config, sai: bool) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Alphas:
-    """Alpha of layers that carry none: the program's word for all of a part, for some of its layers, or for one.
-
-    Parts are "unet", "text_encoder", …, and "" for all.
+    """Alpha of layers that carry none, by kohya's name, as the program that wrote the file says it elsewhere.
 
     Attributes:
-        of_part: by part.
-        of_end: by part and the end of layers' names ("_to_q").
-        of_layer: by kohya's name.
-        stabilised: parts whose updates are divided by the root of the rank.
+        of_layer: alpha.
+        stabilised: layers whose updates are divided by the root of the rank.
     """
 
-    of_part: Mapping[str, float]
-    of_end: Mapping[tuple[str, str], float]
     of_layer: Mapping[str, float]
     stabilised: frozenset[str]
 
@@ -114,29 +118,75 @@ class Alphas:
 
         Where the root of the rank divides, the alpha that gives the same where all divide by the rank.
         """
-        own = "unet" if layer.startswith(UNET_PREFIX) else "text_encoder_2" if "_te2_" in layer else "text_encoder"
-        ends = (alpha for (part, end), alpha in self.of_end.items() if part in (own, "") and layer.endswith(end))
-        alpha = self.of_layer.get(layer, next(ends, self.of_part.get(own, self.of_part.get(""))))
-        roots = self.stabilised & {own, ""}
-        return alpha * rank**0.5 if alpha is not None and roots else alpha
+        alpha = self.of_layer.get(layer)
+        return alpha * rank**0.5 if alpha is not None and layer in self.stabilised else alpha
 
 
-def read_alphas(path: Path, metadata: Mapping[str, str], names: Speller) -> Alphas:
-    """What diffusers writes in the header (`lora_adapter_metadata`), or PEFT in `adapter_config.json` beside the file."""
-    of_part: dict[str, float] = {}
-    of_end: dict[tuple[str, str], float] = {}
+def read_alphas(path: Path, metadata: Mapping[str, str], tensors: Iterable[str], names: Speller) -> Alphas:
+    """What diffusers writes in the header (`lora_adapter_metadata`), or PEFT in `adapter_config.json` beside the file.
+
+    `tensors` are the file's names. Raises BadInput for a pattern of layers' names that is not read here.
+    """
+    configs = {part: _AdapterConfig.of(path, config) for part, config in _adapter_configs(path, metadata).items()}
     of_layer: dict[str, float] = {}
-    configs = _adapter_configs(path, metadata)
-    for part, config in configs.items():
-        alpha, pattern = config.get("lora_alpha"), config.get("alpha_pattern")
-        if isinstance(alpha, int | float):
-            of_part[part] = float(alpha)
-        for module, own in pattern.items() if isinstance(pattern, dict) else ():
-            if isinstance(own, int | float):  # PEFT matches a module by its whole name or by the end of it
-                of_layer[names.layer(f"{part}.{module}" if part else f"base_model.model.{module}")] = float(own)
-                of_end[part, f"_{module.replace('.', '_')}"] = float(own)
-    stabilised = frozenset(part for part, config in configs.items() if config.get("use_rslora") is True)
-    return Alphas(of_part, of_end, of_layer, stabilised)
+    stabilised = set()
+    for name in tensors if configs else ():
+        module, end = _split(name)
+        layer = names.layer(module)
+        part = "unet" if layer.startswith(UNET_PREFIX) else "text_encoder_2" if "_te2_" in layer else "text_encoder"
+        config = configs.get(part, configs.get(""))
+        if end != DOWN or config is None:
+            continue
+        alpha = config.alpha_of(module.removeprefix("base_model.model.").removeprefix(f"{part}."))
+        if alpha is not None:
+            of_layer[layer] = alpha
+        if config.stabilised:
+            stabilised.add(layer)
+    return Alphas(of_layer, frozenset(stabilised))
+
+
+@dataclass(frozen=True)
+class _AdapterConfig:
+    """One of PEFT's configs, as far as alphas go: that of all layers, and of those whose names match a pattern."""
+
+    path: Path
+    alpha: float | None
+    of_pattern: Mapping[str, float]
+    patterns: Patterns
+    stabilised: bool
+
+    @classmethod
+    def of(cls, path: Path, config: Mapping[str, Any]) -> _AdapterConfig:
+        own = config.get("alpha_pattern")
+        said = {name: _number(value) for name, value in own.items()} if isinstance(own, dict) else {}
+        of_pattern = {name: value for name, value in said.items() if value is not None}
+        try:
+            patterns = Patterns(of_pattern)
+        except NotRead as error:
+            raise _not_read(path, error) from error
+        return cls(path, _number(config.get("lora_alpha")), of_pattern, patterns, config.get("use_rslora") is True)
+
+    def alpha_of(self, module: str) -> float | None:
+        """Of a module by its name in the part, as PEFT finds it: by the first pattern that matches."""
+        try:
+            pattern = self.patterns.first(module)
+        except NotRead as error:
+            raise _not_read(self.path, error) from error
+        return self.alpha if pattern is None else self.of_pattern[pattern]
+
+
+def _number(value: object) -> float | None:
+    """What JSON says, where it is a number that an alpha can be."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9 else None
+
+
+def _not_read(path: Path, error: NotRead) -> BadInput:
+    what = say(
+        "Alpha of the layers of {path} is given by patterns, of which one is not read here: {pattern}.",
+        path=str(path),
+        pattern=shown(str(error), 120),
+    )
+    return BadInput(what, say("Save the LoRA in kohya's format, in which each layer has its own alpha."))
 
 
 def _adapter_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from trainer.models.header import inspect_file, lora_problem
 from trainer.models.lora_layers import UNET_PREFIX
 from trainer.models.lora_names import ALPHA, DOWN, UP, Speller, read_alphas
 from trainer.models.protocol import Components, Family
+from trainer.models.safetensors_file import Header
 from trainer.models.tensor_file import read_tensor
 from trainer.models.weights_file import read_header
 
@@ -51,8 +52,9 @@ def read_begun(path: Path, components: Components, family: Family) -> BegunLora:
             say("It is a LoRA of the kind {kind}; only plain ones (with convolutions too) can be continued.", kind=method),
         )
     speller = family.lora_speller(components)
-    tensors = _translated(path, speller)
-    alphas = read_alphas(path, dict(facts.metadata), speller)
+    header = read_header(path)
+    tensors = _translated(path, header, speller)
+    alphas = read_alphas(path, header.metadata, header.tensors, speller)
     for name in sorted({name.split(".")[0] for name in tensors}):
         alpha = alphas.find(name, len(tensors[f"{name}.{DOWN}"]))
         if f"{name}.{ALPHA}" not in tensors and alpha is not None:
@@ -60,11 +62,10 @@ def read_begun(path: Path, components: Components, family: Family) -> BegunLora:
     return BegunLora(path, tensors)
 
 
-def _translated(path: Path, speller: Speller) -> dict[str, Tensor]:
+def _translated(path: Path, header: Header, speller: Speller) -> dict[str, Tensor]:
     """The tensors under kohya's names, in float32."""
     found: dict[str, Tensor] = {}
     strangers, twice = [], []
-    header = read_header(path)
     with path.open("rb", buffering=0) as handle:
         for name, info in header.tensors.items():
             spelled = speller.tensor(name)

@@ -122,7 +122,7 @@ def open_lora(path: str, what: str, model: Checkpoint | None = None) -> LoraFile
     header = read_header(facts.path)
     names = _speller(facts, model)
     grouped, strange = _grouped(facts.path, header, names)
-    _add_alphas(grouped, read_alphas(facts.path, header.metadata, names))
+    _add_alphas(grouped, read_alphas(facts.path, header.metadata, header.tensors, names))
     layers = {module: Layer(method_of(tensors) or "", tensors) for module, tensors in grouped.items()}
     strange += [f"{module}.{min(layer.tensors)}" for module, layer in layers.items() if not layer.method]
     if strange:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QCoreApplication, QObject, QProcess, QProcessEnvironment, QTimer, Signal
@@ -20,6 +18,7 @@ from PySide6.QtCore import QCoreApplication, QObject, QProcess, QProcessEnvironm
 from app.i18n import joined, tr, translate_message
 from trainer.messages import Message
 from trainer.paths import ROOT
+from trainer.temporary import TemporaryFolder
 
 TAIL_LINES = 40
 LONGEST_LINE = 4 << 20  # bytes; what is longer is no event of ours
@@ -43,8 +42,8 @@ class Command(QObject):
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._process = QProcess(self)
-        self._folder = tempfile.TemporaryDirectory(prefix="athanor-")
-        self._stop_file = Path(self._folder.name) / "stop"
+        self._folder = TemporaryFolder()
+        self._stop_file = self._folder.path / "stop"
         self._takes_stop_file = False
         self._tail: list[str] = []
         self._rest = b""
@@ -133,7 +132,7 @@ class Command(QObject):
     def _leave(self) -> None:
         """The window has gone before the process, which Qt ends now: there is nobody to tell."""
         self._has_ended = True
-        self._folder.cleanup()
+        self._folder.close()
 
     def _finish(self, code: int) -> None:
         if self._has_ended:
@@ -142,7 +141,7 @@ class Command(QObject):
         self._read()
         self._take(self._rest)  # a last line without its end
         self._read_errors()
-        self._folder.cleanup()
+        self._folder.close()
         self.ended.emit(130 if self._was_stopped and code != 0 else code, "\n".join(self._tail))
 
 

@@ -16,9 +16,7 @@ import json
 import os
 import queue
 import secrets
-import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from typing import Any
 from trainer.ipc import journal
 from trainer.ipc.events import COMMANDS, Command
 from trainer.ipc.runfolder import RunFolder
+from trainer.temporary import TemporaryFolder
 
 PICTURE = b"\x89picture\n"
 HANDSHAKE_S = 5.0
@@ -56,13 +55,13 @@ class Server:
         self._clients: list[_Served] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._private = Path(tempfile.mkdtemp(prefix="athanor-"))  # mode 0700, and a path short enough for a socket
+        self._private = TemporaryFolder()
         try:
-            address = None if os.name == "nt" else str(self._private / "pipe")
+            address = None if os.name == "nt" else str(self._private.path / "pipe")
             self._listener = Listener(address, "AF_PIPE" if os.name == "nt" else "AF_UNIX", backlog=16)
             _write_private(folder.pipe, {"address": self._listener.address, "key": self._key.hex()})
         except OSError:
-            shutil.rmtree(self._private, ignore_errors=True)
+            self._private.close()
             raise
         threading.Thread(target=self._accept, name="pipe-accept", daemon=True).start()
 
@@ -88,7 +87,7 @@ class Server:
             self._listener.close()
         with contextlib.suppress(OSError):
             self._folder.pipe.unlink()
-        shutil.rmtree(self._private, ignore_errors=True)
+        self._private.close()
 
     def _accept(self) -> None:
         while True:

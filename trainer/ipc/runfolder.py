@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from trainer.errors import BadInput
 from trainer.files import write_json
+from trainer.locks import try_lock, unlock
 from trainer.messages import say
 
 RUNNING_STATES = ("starting", "running", "paused")
@@ -124,7 +125,7 @@ class RunFolder:
             try:
                 yield
             finally:
-                _unlock(handle)
+                unlock(handle)
 
     def _busy(self) -> BadInput:
         return BadInput(
@@ -232,31 +233,7 @@ def _reason(error: OSError) -> str:
 
 def _lock(handle: IO[bytes]) -> bool:
     """Take the system's lock on an open file; False if another process holds it."""
-    if os.name == "nt":
-        return _windows_locking(handle, "LK_NBLCK")
-    import fcntl
-
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_lock(handle)
     except OSError:
-        return True  # a file system without locks (some network drives): pid and start time must do
-    return True
-
-
-def _unlock(handle: IO[bytes]) -> None:
-    if os.name == "nt":
-        _windows_locking(handle, "LK_UNLCK")
-
-
-def _windows_locking(handle: IO[bytes], mode: str) -> bool:
-    import importlib
-
-    msvcrt: Any = importlib.import_module("msvcrt")
-    handle.seek(0)
-    try:
-        msvcrt.locking(handle.fileno(), getattr(msvcrt, mode), 1)
-    except OSError:
-        return False
-    return True
+        return True  # a file system without locks: pid and start time must do

@@ -1980,16 +1980,16 @@
    <translation>需要下载 {size}。</translation>
   </message>
   <message>
+   <source>{subject}: {text}</source>
+   <translation>{subject}：{text}</translation>
+  </message>
+  <message>
    <source>{time} left</source>
    <translation>还剩 {time}</translation>
   </message>
   <message>
    <source>{tool} is still at work. If Athanor closes, its work is lost; no file is harmed.</source>
    <translation>“{tool}”还在进行。现在关闭 Athanor，这次处理会作废，但不会损坏任何文件。</translation>
-  </message>
-  <message>
-   <source>“{tool}” did not succeed.</source>
-   <translation>“{tool}”没有成功。</translation>
   </message>
   <message>
    <source>… and {count} more files are left out.</source>
@@ -2088,7 +2088,7 @@
   </message>
   <message>
    <source>A .ckpt file has no place for metadata: its {count} entries were left out.</source>
-   <translation type="unfinished" />
+   <translation>.ckpt 文件无处存放元数据：其中的 {count} 个条目未写入。</translation>
   </message>
   <message>
    <source>A .safetensors file.</source>
@@ -2144,7 +2144,7 @@
   </message>
   <message>
    <source>A diffusers folder has no place for averaged weights (EMA): they were left out.</source>
-   <translation type="unfinished" />
+   <translation>diffusers 文件夹无处存放平均权重（EMA）：未写入。</translation>
   </message>
   <message>
    <source>A file and a folder are needed: FILE --to FOLDER.</source>
@@ -2312,7 +2312,7 @@
   </message>
   <message>
    <source>An inpainting model can be merged with others only as {first}.</source>
-   <translation type="unfinished" />
+   <translation>重绘（inpainting）模型只能作为 {first} 与其他模型合并。</translation>
   </message>
   <message>
    <source>Arguments of the optimiser itself, one `name = value` a line, such as `weight_decay = 0.1`.</source>
@@ -3512,7 +3512,7 @@
   </message>
   <message>
    <source>No file can have the name {path}.</source>
-   <translation type="unfinished" />
+   <translation>文件不能叫这个名字：{path}。</translation>
   </message>
   <message>
    <source>No folder for the run can be made in {folder} ({reason}).</source>
@@ -3560,7 +3560,7 @@
   </message>
   <message>
    <source>Nothing says whether the model predicts noise or v; the folder says {prediction}. If its pictures are noise, change prediction_type in scheduler/scheduler_config.json.</source>
-   <translation type="unfinished" />
+   <translation>没有任何信息说明该模型预测的是噪声还是 v；文件夹中写的是 {prediction}。如果画出的图是噪点，请修改 scheduler/scheduler_config.json 中的 prediction_type。</translation>
   </message>
   <message>
    <source>Nothing was written: this only showed {count} captions.</source>
@@ -4128,11 +4128,11 @@
   </message>
   <message>
    <source>Take another version of that file.</source>
-   <translation type="unfinished" />
+   <translation>请换用该文件的其他版本。</translation>
   </message>
   <message>
    <source>Take another version of that model.</source>
-   <translation type="unfinished" />
+   <translation>请换用该模型的其他版本。</translation>
   </message>
   <message>
    <source>Take instead</source>
@@ -4388,7 +4388,7 @@
   </message>
   <message>
    <source>The layer {name} has values that are no numbers (NaN or infinite) in one of the models.</source>
-   <translation type="unfinished" />
+   <translation>层 {name} 在其中一个模型里含有不是数的值（NaN 或无穷大）。</translation>
   </message>
   <message>
    <source>The layer {name} of {path} ({given}) does not fit the model's weight of {shape}.</source>
@@ -4764,7 +4764,7 @@
   </message>
   <message>
    <source>The weight {name} of {path} holds numbers of the kind {dtype}, with which nothing can be computed.</source>
-   <translation type="unfinished" />
+   <translation>{path} 的权重 {name} 的数值类型是 {dtype}，无法用于计算。</translation>
   </message>
   <message>
    <source>The worker could not be started ({reason}).</source>
@@ -5354,7 +5354,7 @@
   </message>
   <message>
    <source>Write .safetensors, or choose a precision.</source>
-   <translation type="unfinished" />
+   <translation>请写成 .safetensors，或选择一种精度。</translation>
   </message>
   <message>
    <source>Write [512, 512] for example.</source>
@@ -5970,7 +5970,7 @@
   </message>
   <message>
    <source>{count} weights of {label} are numbers of another kind than in Model A, from which they were taken, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>{label} 的 {count} 个权重与模型 A 中的数值类型不同，已改用模型 A 的，例如 {name}。</translation>
   </message>
   <message>
    <source>{count} weights of {label} have no place in Model A and were left out, for example {name}.</source>
@@ -6226,7 +6226,7 @@
   </message>
   <message>
    <source>{name} has values up to {most}, too large for {dtype}.</source>
-   <translation type="unfinished" />
+   <translation>{name} 的值最大到 {most}，对 {dtype} 来说太大。</translation>
   </message>
   <message>
    <source>{name} is missing</source>
@@ -6234,11 +6234,11 @@
   </message>
   <message>
    <source>{name} is of a kind of numbers ({dtype}) that a .ckpt file cannot hold.</source>
-   <translation type="unfinished" />
+   <translation>{name} 的数值类型（{dtype}）无法存入 .ckpt 文件。</translation>
   </message>
   <message>
    <source>{name} would be no numbers (NaN or infinite): one of the files is damaged there.</source>
-   <translation type="unfinished" />
+   <translation>{name} 会变成不是数的值（NaN 或无穷大）：其中一个文件在此处已损坏。</translation>
   </message>
   <message>
    <source>{optimizer} does not take these arguments ({reason}).</source>
@@ -6326,7 +6326,7 @@
   </message>
   <message>
    <source>{path} is in the way: it holds something else than notes on a model.</source>
-   <translation type="unfinished" />
+   <translation>{path} 占用了位置：里面不是关于模型的说明。</translation>
   </message>
   <message>
    <source>{path} is no safetensors file, and only these have metadata.</source>

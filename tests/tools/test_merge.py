@@ -97,8 +97,9 @@ def test_the_usual_lists_of_blocks(count: int) -> None:
 
 
 def test_blocks_by_name() -> None:
-    amounts = read_amounts("IN01=0.5; out00:1 BASE=0", 0.2, ["IN00", "IN01", "M00", "OUT00"])
-    assert amounts == {"BASE": 0.0, "IN00": 0.2, "IN01": 0.5, "M00": 0.2, "OUT00": 1.0}
+    for text in ("IN01=0.5; out00:1 BASE=0 M00=0.7", "base=0,in1=0.5,mid=0.7,out0=1"):
+        amounts = read_amounts(text, 0.2, ["IN00", "IN01", "M00", "OUT00"])
+        assert amounts == {"BASE": 0.0, "IN00": 0.2, "IN01": 0.5, "M00": 0.7, "OUT00": 1.0}
 
 
 @pytest.mark.parametrize("text", ["0.5,0.5", "IN12=0.5", "IN00=x", "IN00=nan", "IN00=100", "a,b,c,d"])
@@ -117,8 +118,15 @@ def test_an_inpainting_model_takes_what_others_learnt(models: list[Path], tmp_pa
     merged, (a, b, c) = read_file(tmp_path / "m.safetensors")[name], map(read_file, models)
     torch.testing.assert_close(merged[:, :4], a[name] + b[name] - c[name], rtol=1e-5, atol=1e-6)
     assert torch.equal(merged[:, 4:], torch.ones_like(merged[:, 4:]))
-    with pytest.raises(BadInput, match="other sizes"):
+    with pytest.raises(BadInput, match="An inpainting model can be merged with others only as Model A"):
         use("merge", model_a=models[0], model_b=wide, output=tmp_path / "n.safetensors")
+    for more in ({"model_b": wide, "model_c": models[1]}, {"model_b": models[1], "model_c": wide}):
+        use("merge", model_a=wide, output=tmp_path / "m.safetensors", amount=0.4, amount_c=0.1, overwrite=True,
+            precision="fp32", **more)  # fmt: skip
+        merged = read_file(tmp_path / "m.safetensors")[name]
+        share = 0.4 if more["model_b"] == models[1] else 0.1
+        torch.testing.assert_close(merged[:, :4], (1 - share) * a[name] + share * b[name], rtol=1e-5, atol=1e-6)
+        assert torch.equal(merged[:, 4:], torch.ones_like(merged[:, 4:]))
 
 
 def test_metadata_says_how_it_was_made(models: list[Path], tmp_path: Path) -> None:

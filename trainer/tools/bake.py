@@ -13,7 +13,7 @@ from trainer.messages import Message, say
 from trainer.models.header import FAMILY_TITLES
 from trainer.tools import provenance
 from trainer.tools.catalog import BakeSettings, LoraEntry
-from trainer.tools.checkpoint import Checkpoint, architecture_of, open_checkpoint, part_of
+from trainer.tools.checkpoint import Checkpoint, architecture_of, check_numbers, open_checkpoint, part_of
 from trainer.tools.deltas import DORA, DOWN, MID, UP
 from trainer.tools.lora_file import Layer, LoraFile, open_loras, weight_of
 from trainer.tools.model_out import MODEL_SUFFIXES, computed, copied, write_model
@@ -129,16 +129,7 @@ def _same_family(model: Checkpoint, lora: LoraFile) -> None:
 
 def _check_size(model: Checkpoint, change: Change) -> None:
     """Raise BadInput if a plain LoRA's layer is too wide or too narrow for its weight; other methods show when computed."""
-    place = model.places[change.target.weight]
-    if not place.is_float:
-        raise BadInput(
-            say(
-                "The model's weight {name} holds numbers of the kind {dtype}, to which nothing can be added.",
-                name=change.target.weight,
-                dtype=place.dtype,
-            ),
-            say("Choose a version of the model in fp32, fp16 or bf16."),
-        )
+    check_numbers(model, change.target.weight)
     if change.layer.method != "lora":
         return
     tensors, shape = change.layer.tensors, _shape(model, change.target)

@@ -52,13 +52,20 @@ def read_amounts(text: str, usual: float, names: list[str]) -> Mapping[str, floa
         return amounts | _from_list(entries, names)
     for entry in entries:
         name, _, number = entry.replace(":", "=").partition("=")
-        if name.upper() not in amounts:
+        block = _block(name)
+        if block not in amounts:
             raise BadInput(
                 say("There is no block {name} in this model.", name=name),
                 say("It has {names}.", names=f"{BASE}, {names[0]} … {names[-1]}"),
             )
-        amounts[name.upper()] = _number(number)
+        amounts[block] = _number(number)
     return amounts
+
+
+def _block(name: str) -> str:
+    """A block's name as it is usually written: IN4 is IN04, and MID is M00."""
+    found = re.fullmatch(r"(IN|M|MID|OUT)(\d{0,2})", name.upper())
+    return f"{found[1].removesuffix('ID')}{int(found[2] or 0):02}" if found else name.upper()
 
 
 def _from_list(entries: list[str], names: list[str]) -> dict[str, float]:

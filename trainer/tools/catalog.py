@@ -257,6 +257,10 @@ class HashSettings(Section):
     files: tuple[str, ...] = setting((), "Files", "Model files of any kind.", widget="list")
 
 
+def _is_empty(value: Any) -> bool:
+    return not (value.strip() if isinstance(value, str) else value)
+
+
 @dataclass(frozen=True)
 class Tool:
     """One tool.
@@ -288,7 +292,7 @@ class Tool:
     def missing(self, settings: Any) -> list[Problem]:
         """A problem for each setting that is needed and empty: for the command line, and for the window's button."""
         labels = {key: info.label for key, _, info in settings_of(self.settings)}
-        empty = [key for key in self.needed if not getattr(settings, key)]
+        empty = [key for key in self.needed if _is_empty(getattr(settings, key))]
         return [Problem(key, say("{label} is missing.", label=labels[key])) for key in empty]
 
 

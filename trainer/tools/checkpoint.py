@@ -92,8 +92,9 @@ def _way_out(facts: ModelFacts) -> Any:
 
 
 def architecture_of(facts: ModelFacts) -> str:
-    """modelspec's word for the model's family, "" if it has none here."""
-    return _fact_of_family(facts, "architectures")
+    """modelspec's word for the model, "" if it has none here or depends on a prediction that nobody knows."""
+    known = facts.prediction or len(set(_facts_of_family(facts, "architectures").values())) == 1
+    return _fact_of_family(facts, "architectures") if known else ""
 
 
 def base_version_of(facts: ModelFacts) -> str:
@@ -101,11 +102,15 @@ def base_version_of(facts: ModelFacts) -> str:
     return _fact_of_family(facts, "base_versions")
 
 
+def _facts_of_family(facts: ModelFacts, name: str) -> Mapping[str, str]:
+    """A family's words by prediction, none for a family that is not trained here."""
+    found: Mapping[str, str] = getattr(family_of(facts.family), name) if facts.family in TRAINABLE else {}
+    return found
+
+
 def _fact_of_family(facts: ModelFacts, name: str) -> str:
-    if facts.family not in TRAINABLE:
-        return ""
-    found: Mapping[str, str] = getattr(family_of(facts.family), name)
-    return found[facts.prediction or family_of(facts.family).rules.prediction]
+    found = _facts_of_family(facts, name)
+    return found[facts.prediction or family_of(facts.family).rules.prediction] if found else ""
 
 
 def family_of(name: str | None) -> StableDiffusion:
@@ -162,6 +167,7 @@ def same_shapes(models: Mapping[str, Checkpoint]) -> None:
             and not fits(first.places[name].shape, place.shape)
         ]
         if wrong:
+            is_narrower = len(wrong) == 1 and fits(other.places[wrong[0]].shape, first.places[wrong[0]].shape)
             raise BadInput(
                 say(
                     "{count} tensors of {label} have other sizes than in {first}, for example {name}.",
@@ -169,8 +175,26 @@ def same_shapes(models: Mapping[str, Checkpoint]) -> None:
                     label=label,
                     first=first_label,
                     name=wrong[0],
-                )
+                ),
+                say("An inpainting model can be merged with others only as {first}.", first=first_label)
+                if is_narrower
+                else None,
             )
+
+
+def check_numbers(model: Checkpoint, name: str) -> None:
+    """Raise BadInput if a weight holds integers, as files for running a model only do (quantised ones)."""
+    place = model.places[name]
+    if not place.is_float:
+        raise BadInput(
+            say(
+                "The weight {name} of {path} holds numbers of the kind {dtype}, with which nothing can be computed.",
+                name=name,
+                path=str(model.path),
+                dtype=place.dtype,
+            ),
+            say("Choose a version of the model in fp32, fp16 or bf16."),
+        )
 
 
 def fits(target: tuple[int, ...], other: tuple[int, ...]) -> bool:

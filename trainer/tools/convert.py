@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from trainer.errors import BadInput
 from trainer.messages import Message, say
 from trainer.models import keys
 from trainer.models.header import ModelFacts, inspect_file
-from trainer.models.weights_file import read_header
+from trainer.models.weights_file import WEIGHT_SUFFIXES, read_header
 from trainer.tools.catalog import ConvertSettings
-from trainer.tools.checkpoint import Checkpoint, open_checkpoint, part_of
+from trainer.tools.checkpoint import Checkpoint, family_of, open_checkpoint, part_of
 from trainer.tools.model_out import MODEL_SUFFIXES, copied, write_model
 from trainer.tools.output import check_output
 from trainer.tools.places import Files, Place
@@ -25,13 +26,13 @@ def run(settings: ConvertSettings, watch: Watch) -> Result:
     """Write the model. Raises BadInput if it is none, or cannot be written so."""
     output = Path(settings.output)
     inputs = [Path(settings.model), Path(settings.vae or settings.model)]
-    to_folder = output.suffix.lower() not in MODEL_SUFFIXES
+    to_folder = _is_folder_name(output)
     check_output(output, inputs, () if to_folder else MODEL_SUFFIXES, settings.overwrite)
     model = _open(settings.model, settings)
     model, note = _with_ema(model, settings.ema)
     if settings.vae:
         model = replace_vae(model, settings.vae)
-    notes = [note] if note is not None else []
+    notes = [*([note] if note is not None else []), *_lost(model, output)]
     if to_folder:
         from trainer.tools.folder_out import write_folder
 
@@ -43,6 +44,29 @@ def run(settings: ConvertSettings, watch: Watch) -> Result:
     return Result(summary, (output,), tuple(notes), {"tensors": count})
 
 
+def _is_folder_name(output: Path) -> bool:
+    """Whether a diffusers folder is meant: a name that ends as no file of weights does, misspelt ones included."""
+    suffix = output.suffix.lower()
+    return suffix not in WEIGHT_SUFFIXES and not suffix.startswith(".safe")
+
+
+def _lost(model: Checkpoint, output: Path) -> Iterator[Message]:
+    """What the user should know of what the new form cannot say."""
+    suffix, said = output.suffix.lower(), [name for name in model.metadata if name != "format"]
+    if suffix == ".ckpt" and said:
+        yield say("A .ckpt file has no place for metadata: its {count} entries were left out.", count=len(said))
+    if not _is_folder_name(output):
+        return
+    if any(part_of(name) == "ema" for name in model.places):
+        yield say("A diffusers folder has no place for averaged weights (EMA): they were left out.")
+    if model.facts.prediction is None:
+        yield say(
+            "Nothing says whether the model predicts noise or v; the folder says {prediction}. If its pictures are noise, "
+            "change prediction_type in scheduler/scheduler_config.json.",
+            prediction=family_of(model.facts.family).rules.prediction,
+        )
+
+
 def _open(path: str, settings: ConvertSettings) -> Checkpoint:
     """The model; any other file of weights too, as long as only its container or precision is to change."""
     facts = inspect_file(Path(path))
@@ -50,7 +74,7 @@ def _open(path: str, settings: ConvertSettings) -> Checkpoint:
         return open_checkpoint(path, "Model")
     if facts.kind in _NO_WEIGHTS or facts.path.is_dir():
         raise BadInput(say("{path} cannot be converted. {reason}", path=path, reason=facts.problem or facts.summary))
-    if settings.vae or Path(settings.output).suffix.lower() not in MODEL_SUFFIXES:
+    if settings.vae or _is_folder_name(Path(settings.output)):
         raise BadInput(say("That needs a base model. {summary}", summary=facts.summary))
     return _other(facts)
 

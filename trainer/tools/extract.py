@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +15,14 @@ from trainer.errors import BadInput
 from trainer.messages import Message, say
 from trainer.tools import provenance
 from trainer.tools.catalog import ExtractSettings
-from trainer.tools.checkpoint import Checkpoint, architecture_of, base_version_of, open_checkpoint, same_family
+from trainer.tools.checkpoint import (
+    Checkpoint,
+    architecture_of,
+    base_version_of,
+    check_numbers,
+    open_checkpoint,
+    same_family,
+)
 from trainer.tools.output import check_output
 from trainer.tools.places import PRECISIONS, Files, Place
 from trainer.tools.rules import check_rule
@@ -112,6 +120,8 @@ def _jobs(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) -> Ite
                     tuned=" × ".join(map(str, other.shape)),
                 )
             )
+        for model in (base, tuned):
+            check_numbers(model, target.weight)
         if target.stop is not None:
             one, other = (place.rows(target.start, target.stop) for place in (one, other))
         yield _Job(name, one, other, rank)
@@ -169,11 +179,16 @@ def _difference(job: _Job, least: float, files: Files) -> torch.Tensor | None:
     import torch
 
     base, tuned = files.read(job.base), files.read(job.tuned)
-    short = min((base, tuned), key=lambda tensor: torch.finfo(tensor.dtype).bits).dtype
+    short = max((base, tuned), key=lambda tensor: torch.finfo(tensor.dtype).eps).dtype
     if base.dtype != tuned.dtype and torch.equal(base.to(short), tuned.to(short)):
         return None
-    change = tuned.float().sub_(base.float()) if tuned.dtype != torch.float32 else tuned.sub_(base)
+    change = tuned.float().sub_(base if base.element_size() > 1 else base.float())
     low, high = change.aminmax()
+    if not math.isfinite(float(low) + float(high)):
+        raise BadInput(
+            say("The layer {name} has values that are no numbers (NaN or infinite) in one of the models.", name=job.name),
+            say("Take another version of that model."),
+        )
     if max(-float(low), float(high)) <= least:
         return None
     return change

@@ -85,7 +85,7 @@ def _is_merged(name: str, plan: _Plan, first: Checkpoint) -> bool:
     part = part_of(name)
     if part not in _MERGED or (part == "vae" and plan.skips_vae) or not first.places[name].is_float:
         return False
-    return all(name in model.places for model in plan.others)
+    return all(name in model.places and model.places[name].is_float for model in plan.others)
 
 
 def _rows(plan: _Plan, first: Checkpoint, settings: MergeSettings, files: Files) -> Iterator[Row]:
@@ -100,7 +100,7 @@ def _rows(plan: _Plan, first: Checkpoint, settings: MergeSettings, files: Files)
 
 
 def _merged(name: str, plan: _Plan, dtype: str, files: Files) -> torch.Tensor:
-    """A weight of the new model. Where A's first convolution has more inputs (inpainting), the rest of them is A's."""
+    """A weight of the new model. Where a first convolution has fewer inputs than A's (inpainting), the rest is A's."""
     import torch
 
     from trainer.tools.blend import weighted_sum
@@ -113,10 +113,10 @@ def _merged(name: str, plan: _Plan, dtype: str, files: Files) -> torch.Tensor:
         shares = [1 - sum(shares), *shares]
     else:
         shares = [1, amount, -amount]
-    if first.shape == others[0].shape:
+    if all(other.shape == first.shape for other in others):
         return weighted_sum([first, *others], shares, dtype, name)
-    num_shared = others[0].shape[1]
-    shared = weighted_sum([first[:, :num_shared].contiguous(), *others], shares, dtype, name)
+    num_shared = min(other.shape[1] for other in others)
+    shared = weighted_sum([one[:, :num_shared].contiguous() for one in (first, *others)], shares, dtype, name)
     return torch.cat((shared, in_dtype(first[:, num_shared:], dtype, name).to(shared.dtype)), dim=1)
 
 
@@ -137,6 +137,8 @@ def _notes(plan: _Plan, num_merged: int) -> Iterator[Message]:
         if label == "Model A":
             continue
         missing = [name for name in plan.first.places if part_of(name) in _MERGED and name not in model.places]
+        strange = [name for name, place in model.places.items() if name in plan.first.places and part_of(name) in _MERGED
+                   and place.is_float != plan.first.places[name].is_float]  # fmt: skip
         unused = [name for name in model.places if part_of(name) in _MERGED and name not in plan.first.places]
         if missing:
             yield say(
@@ -144,6 +146,14 @@ def _notes(plan: _Plan, num_merged: int) -> Iterator[Message]:
                 count=len(missing),
                 label=label,
                 name=missing[0],
+            )
+        if strange:
+            yield say(
+                "{count} weights of {label} are numbers of another kind than in Model A, from which they were taken, for "
+                "example {name}.",
+                count=len(strange),
+                label=label,
+                name=strange[0],
             )
         if unused:
             yield say(

@@ -49,6 +49,8 @@ def check_output(output: Path, inputs: Iterable[Path], suffixes: Sequence[str], 
 
     Raises BadInput.
     """
+    if "\0" in str(output):
+        raise BadInput(say("No file can have the name {path}.", path=str(output)))
     if suffixes and output.suffix.lower() not in suffixes:
         raise BadInput(
             say("The output {path} should end in {suffixes}.", path=str(output), suffixes=" / ".join(suffixes))
@@ -74,6 +76,8 @@ def _may_be_replaced(folder: Path) -> bool:
 
 def same_place(one: Path, other: Path) -> bool:
     """Whether two paths are the same file or folder, or one lies in the other, which is a folder."""
+    if "\0" in str(one):
+        return False  # no path at all, as its reader will say
     first, second = one.resolve(), other.resolve()
     if first == second or (second.exists() and first.exists() and first.samefile(second)):
         return True

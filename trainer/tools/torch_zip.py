@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from trainer.errors import BadInput
 from trainer.files import atomic_path
+from trainer.messages import say
 from trainer.models.tensor_file import TORCH_NAMES
 from trainer.tools.output import WRITING, Row, check_space, put_in_turn
 from trainer.tools.watch import Watch
@@ -61,8 +63,15 @@ class _Pickler(pickle.Pickler):
 def write_ckpt(path: Path, rows: Sequence[Row], watch: Watch) -> None:
     """Write a file that `torch.load` reads as {"state_dict": {name: tensor}}, atomically, one tensor in memory at a time.
 
-    Raises OSError, RunFailed, Stopped; `path` is then as it was.
+    Raises BadInput, OSError, RunFailed, Stopped; `path` is then as it was.
     """
+    strange = [row for row in rows if row.dtype not in _STORAGES]
+    if strange:
+        raise BadInput(
+            say("{name} is of a kind of numbers ({dtype}) that a .ckpt file cannot hold.", name=strange[0].name,
+                dtype=strange[0].dtype),
+            say("Write .safetensors, or choose a precision."),
+        )
     meter = watch.meter(WRITING, sum(row.num_bytes for row in rows))
     check_space(path.parent, meter.total)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

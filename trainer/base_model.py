@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,13 @@ class BaseModel:
         sources = dict.fromkeys(source for part in parts for source in self.sources.of(part))
         files = [file for source in sources for file in weight_files(source)]
         return identity_of(self._memo, files, f"{' '.join(parts)} {dtype}", weights)
+
+    def text_identity(self, dtype: torch.dtype) -> str:
+        """A name for all that texts are read with: the text encoders and the files of the tokenizer."""
+        whole = hashlib.sha256(self.identity(self.family.text_parts, dtype).encode())
+        for file in self.family.tokenizer_files(self.sources.model):
+            whole.update(f"\n{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}".encode())
+        return whole.hexdigest()
 
     def encoder(self, components: Components, token_length: int, weighted: bool = False) -> Encode:
         """What the text encoders of `components` say of captions, or of prompts (see `Family.encode_text`)."""

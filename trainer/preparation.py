@@ -123,7 +123,7 @@ class Preparation:
         states = partial(
             TextStates,
             store,
-            model.identity(model.family.text_parts, dtype),
+            model.text_identity(dtype),
             clip_skip=self.run.model.clip_skip,
             compute=f"{dtype} {model.device.type}",
         )

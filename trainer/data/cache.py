@@ -6,7 +6,7 @@
     if missing:                                         # only now need the VAE be loaded
         broken = latents.encode(missing, encode_pictures, batch_size=4, threads=2, device="cuda")
         index = index.without(broken)
-    text = TextStates(store, text_encoder_identity, clip_skip=1, token_length=75)
+    text = TextStates(store, text_identity, clip_skip=1, token_length=75)
     text.encode(text.find(captions), encode_texts)
 """
 
@@ -43,7 +43,7 @@ EncodePictures = Callable[[Tensor], tuple[Tensor, Tensor]]  # (B, 3, H, W) in [-
 EncodeTexts = Callable[[Sequence[str]], Cond]
 
 _LATENTS_VERSION = "latents 1 lanczos"  # changes with anything in pictures.py that changes pixels
-_TEXT_VERSION = "text 2"
+_TEXT_VERSION = "text 3"
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,10 @@ class Family(Protocol):
         """
         ...
 
+    def tokenizer_files(self, source: Path) -> tuple[Path, ...]:
+        """The files that the tokenizer of the model at `source` is read from."""
+        ...
+
     def encode_text(
         self,
         components: Components,

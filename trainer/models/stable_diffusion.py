@@ -181,11 +181,10 @@ class StableDiffusion:
 
     def load_tokenizer(self, source: Path) -> Any:
         """The tokenizer of a diffusers folder that brings its own, else CLIP's."""
-        own = source / "tokenizer"
-        whole = (
-            all((own / name).is_file() for name in ("vocab.json", "merges.txt")) or (own / "tokenizer.json").is_file()
-        )
-        return libraries.clip_tokenizer(own if whole else CLIP_TOKENIZER)
+        return libraries.clip_tokenizer(_tokenizer_folder(source))
+
+    def tokenizer_files(self, source: Path) -> tuple[Path, ...]:
+        return tuple(sorted(path for path in _tokenizer_folder(source).iterdir() if path.suffix in (".json", ".txt")))
 
     # --- use ---
 
@@ -272,6 +271,12 @@ class StableDiffusion:
 
     def save_folder(self, components: Components, folder: Path, dtype: torch.dtype | None = None) -> None:
         folder_out.save_folder(self, components, folder, dtype)
+
+
+def _tokenizer_folder(source: Path) -> Path:
+    own = source / "tokenizer"
+    whole = all((own / name).is_file() for name in ("vocab.json", "merges.txt")) or (own / "tokenizer.json").is_file()
+    return own if whole else CLIP_TOKENIZER
 
 
 def _refuse_if(problem: Any, path: Path) -> None:

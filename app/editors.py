@@ -353,6 +353,7 @@ class SwitchEditor(Editor):
     def __init__(self) -> None:
         super().__init__()
         self.switch = Switch()
+        self.line.setContentsMargins(0, theme.px(2), 0, 0)  # in the middle of a field's height, as the label stands
         self.switch.clicked.connect(lambda on: self.edited.emit(bool(on)))
         self.line.addWidget(self.switch)
         self.line.addStretch(1)

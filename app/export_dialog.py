@@ -11,7 +11,6 @@ from PySide6.QtWidgets import (
     QComboBox,
     QCompleter,
     QDialog,
-    QDoubleSpinBox,
     QFormLayout,
     QHBoxLayout,
     QLineEdit,
@@ -20,13 +19,13 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme, work
-from app.editors import Switch, ignore_wheel
+from app.editors import NumberEditor, Switch, ignore_wheel
 from app.errors import describe
 from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace
 from app.path_editor import PathEditor
 from app.preferences import Preferences
-from app.widgets.basics import button, label, row, set_role, tool_button
+from app.widgets.basics import button, fitted, label, row, set_flag, set_role, tool_button
 from app.widgets.picture_view import PictureView
 from trainer.errors import AthanorError
 from trainer.export_targets import Conflict, Target, export_to_all, find_target, known_installs, name_problem
@@ -38,6 +37,7 @@ ALSO = "export_also"  # preference: which of them were taken along the last time
 REFRESH = "export_refresh"  # preference: ask a running WebUI to look again
 ADDRESS = "webui_address"  # preference: where it answers
 MOST_OTHERS = 6
+HIGHEST_WEIGHT = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ExportDialog(QDialog):
     def __init__(self, parent: QWidget, preferences: Preferences, offer: Offer) -> None:
         super().__init__(parent)
         self.setWindowTitle(tr("Export the LoRA"))
-        self.setMinimumWidth(theme.px(620))
+        self.setMinimumWidth(fitted(self, 720, 0).width())
         self._preferences, self._offer = preferences, offer
         self._is_busy = False
         self._target: Target | None = None
@@ -90,18 +90,18 @@ class ExportDialog(QDialog):
         self.found = label("", "small", wrap=True)
         self.name = QLineEdit()
         self.name.setAccessibleName(tr("Name"))
-        self.name.textChanged.connect(lambda _: self._check_name())
+        self.name.textChanged.connect(lambda _: self._check_fields())
         self.name_remark = label("", "problem", wrap=True)
         self.words = QLineEdit(self._offer.activation_text)
         self.words.setAccessibleName(tr("Activation text"))
         self.words.setToolTip(tr("What a click on the LoRA adds to the prompt: its trigger words."))
-        self.weight = QDoubleSpinBox(minimum=0, maximum=2, singleStep=0.05)
-        self.weight.setAccessibleName(tr("Preferred weight"))
-        self.weight.setSpecialValueText(tr("the program's own"))
-        self.weight.setToolTip(tr("How strongly the WebUI applies the LoRA when you click it; 0.7 to 1 is usual."))
-        self.weight.setValue(0)
-        for box in (self.file, self.weight):
-            ignore_wheel(box)
+        bounds = {"ge": 0.0, "le": HIGHEST_WEIGHT}
+        self.weight = NumberEditor(float, step=0.05, bounds=bounds, empty=tr("the program's own"))
+        self.weight.edit.setFixedWidth(theme.px(160))
+        self.weight.edit.setAccessibleName(tr("Preferred weight"))
+        self.weight.edit.setToolTip(tr("How strongly the WebUI applies the LoRA when you click it; 0.7 to 1 is usual."))
+        self.weight.edit.textChanged.connect(lambda _: self._check_fields())
+        ignore_wheel(self.file)
         self.refresh = Switch(tr("Let a running WebUI show it at once"))
         self.refresh.setToolTip(tr("Asks the WebUI to read its list anew. It must have been started with --api."))
         self.refresh.setChecked(self._preferences.get(REFRESH, False))
@@ -162,7 +162,7 @@ class ExportDialog(QDialog):
             return
         source = self._offer.files[self.file.currentIndex()]
         picture = self._offer.pictures[self._picture] if self._picture >= 0 else None
-        name, words, weight = self.name.text(), self.words.text().strip(), self.weight.value()
+        name, words, weight = self.name.text(), self.words.text().strip(), self.weight.value() or 0.0
         targets = [target, *(other for box, other in self._others if box.isChecked() and not box.isHidden())]
         address = self.address.text().strip() if self.refresh.isChecked() and any(each.api for each in targets) else ""
         self._is_busy = True
@@ -182,7 +182,7 @@ class ExportDialog(QDialog):
         self._preferences.set(REFRESH, self.refresh.isChecked())
         self._preferences.set(ADDRESS, bare(self.address.text()))
         self._is_busy = False
-        self.export.setEnabled(True)
+        self._check_fields()
         self.banner.show_banner(self._result(paths, asked, note), "good" if note is None else "warning")
         for path in paths:
             self.exported.emit(path)
@@ -202,7 +202,7 @@ class ExportDialog(QDialog):
 
     def _failed(self, error: Exception) -> None:
         self._is_busy = False
-        self.export.setEnabled(True)
+        self._check_fields()
         what, todo = describe(error)
         actions = [(tr("Replace"), lambda: self.start(True))] if isinstance(error, Conflict) else []
         severity = "warning" if isinstance(error, Conflict) else "problem"
@@ -261,17 +261,23 @@ class ExportDialog(QDialog):
             set_role(self.found, "small")
         self.found.setText(text)
         self._show_which_others()
-        self._check_name()
+        self._check_fields()
 
     def _suggest_name(self) -> None:
         if self._offer.files:
             self.name.setText(self._offer.files[self.file.currentIndex()].stem)
 
-    def _check_name(self) -> None:
+    def _check_fields(self) -> None:
+        """The button works where all that was typed can be used."""
         problem = name_problem(self.name.text())
         self.name_remark.setText(translate_message(problem))
         self.name_remark.setVisible(problem is not None)
-        self.export.setEnabled(problem is None and self._target is not None and bool(self._offer.files))
+        set_flag(self.name, "state", "problem" if problem is not None else "")
+        weight = self.weight.value()
+        is_weight = weight is None or (isinstance(weight, int | float) and 0 <= weight <= HIGHEST_WEIGHT)
+        self.weight.set_state("" if is_weight else "problem")
+        usable = problem is None and is_weight and not self._is_busy
+        self.export.setEnabled(usable and self._target is not None and bool(self._offer.files))
 
     def _turn(self, direction: int) -> None:
         count = len(self._offer.pictures)

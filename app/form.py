@@ -23,7 +23,7 @@ from app.editors import (
     TextEditor,
 )
 from app.i18n import joined, tr, translate_message, translate_trainer
-from app.path_editor import PathEditor
+from app.path_editor import PathEditor, model_files
 from app.preferences import Preferences
 from app.slices import Pieces, Slices, Task
 from app.widgets.basics import Fold, label, set_role, tool_button
@@ -69,8 +69,7 @@ def path_editor_for(place: str, info: Info) -> PathEditor:
         return PathEditor(files=False, folders=True, placeholder=tr("Drop a folder here"))
     folders = place.startswith("model.")
     hint = tr("Drop a file or folder here") if folders else tr("Drop a file here")
-    pattern = tr("Model files") + " (*.safetensors *.ckpt *.pt *.bin)"
-    return PathEditor(files=True, folders=folders, pattern=pattern, placeholder=hint)
+    return PathEditor(files=True, folders=folders, pattern=model_files(), placeholder=hint)
 
 
 class Row(QWidget):
@@ -80,6 +79,7 @@ class Row(QWidget):
         super().__init__()
         self.draft, self.place = draft, place
         self.kind, self.info = _line_of(place)
+        self._said_elsewhere, self._is_known = "", True
         self.editor = editor_for(place, self.kind, self.info)
         self.editor.edited.connect(lambda value: draft.set(place, value))
         self._build()
@@ -147,15 +147,22 @@ class Row(QWidget):
         errors = [problem for problem in problems if problem.severity == "error"]
         state = "problem" if errors else ("warning" if problems else "")
         value = self.draft.get(self.place)
-        if not state and self.info.widget in ("file", "folder") and value and self.draft.is_checked:
+        is_path = self.info.widget in ("file", "folder")
+        if not state and is_path and value and self._is_known and self.draft.is_checked:
             state = "good"
         if self.draft.is_missing(self.place):
             state = ""  # not filled in yet is no mistake
         self.editor.set_state(state)
         first = (errors or problems)[:2]
         set_role(self.message, {"problem": "problem", "": "small"}.get(state, "warning"))
-        self.message.setText("\n".join(problem_text(problem) for problem in first))
-        self.message.setVisible(bool(first))
+        texts = [text for problem in first if (text := problem_text(problem)) != self._said_elsewhere]
+        self.message.setText("\n".join(texts))
+        self.message.setVisible(bool(texts))
+
+    def set_said(self, problem: str, *, is_known: bool = True) -> None:
+        """Leave out a problem that stands right above, on a card. What is not known to be there is not framed as good."""
+        self._said_elsewhere, self._is_known = problem, is_known
+        self.show_problems()
 
 
 class Form(QWidget):

@@ -29,11 +29,11 @@ def _source(name: str) -> str:
 
 
 class _LineIcon(QIconEngine):
-    """Draws one SVG in one colour at whatever size it is asked for; faint where the widget is disabled."""
+    """Draws one SVG in one colour at whatever size it is asked for; in another or faint where the widget is disabled."""
 
-    def __init__(self, name: str, colour: str) -> None:
+    def __init__(self, name: str, colour: str, disabled: str) -> None:
         super().__init__()
-        self._name, self._colour = name, colour
+        self._name, self._colour, self._disabled = name, colour, disabled
 
     def paint(self, painter: QPainter, rect: QRect, mode: QIcon.Mode, state: QIcon.State) -> None:
         device = painter.device()
@@ -44,10 +44,12 @@ class _LineIcon(QIconEngine):
     def pixmap(self, size: QSize, mode: QIcon.Mode, state: QIcon.State) -> QPixmap:
         if size.isEmpty():
             return QPixmap()
-        return _drawn(self._name, self._colour, size.width(), size.height(), mode == QIcon.Mode.Disabled)
+        is_disabled = mode == QIcon.Mode.Disabled
+        colour = self._disabled if is_disabled and self._disabled else self._colour
+        return _drawn(self._name, colour, size.width(), size.height(), is_disabled and not self._disabled)
 
     def clone(self) -> QIconEngine:
-        return _LineIcon(self._name, self._colour)
+        return _LineIcon(self._name, self._colour, self._disabled)
 
 
 @lru_cache(maxsize=1024)
@@ -66,10 +68,13 @@ def _drawn(name: str, colour: str, width: int, height: int, faint: bool) -> QPix
     return made
 
 
-def line_icon(name: str, colour: str) -> QIcon:
-    """A line icon in `colour`. Pages take `app.theme.icon(name, role)`, which knows the palette."""
+def line_icon(name: str, colour: str, disabled: str = "") -> QIcon:
+    """A line icon in `colour`. Pages take `app.theme.icon(name, role)`, which knows the palette.
+
+    `disabled`: its colour where the widget is disabled; "" is the same, faint.
+    """
     _source(name)  # an unknown name fails here, not while painting
-    return QIcon(_LineIcon(name, colour))
+    return QIcon(_LineIcon(name, colour, disabled))
 
 
 def line_pixmap(name: str, colour: str, side_px: int) -> QPixmap:

@@ -15,6 +15,14 @@ from app.editors import Editor
 from app.i18n import tr
 from app.widgets.basics import accept_paths, button, dropped_paths, set_flag
 
+BROWSE_WIDTH = 104  # with the arrow of a menu or without, so that fields end in one line
+
+
+def model_files() -> str:
+    """The filter of a dialog for model files; one may look past it."""
+    endings = "*.safetensors *.sft *.ckpt *.pt *.pth *.bin"
+    return f"{tr('Model files')} ({endings});;{tr('All files')} (*)"
+
 
 class _DropLine(QLineEdit):
     """A line that takes a dropped file or folder in place of its text."""
@@ -50,7 +58,7 @@ class PathEditor(Editor):
         self._files, self._folders, self._pattern = files, folders, pattern
         self.edit = _DropLine(placeholderText=placeholder, clearButtonEnabled=True)
         self.edit.setAcceptDrops(True)
-        self.edit.setMinimumWidth(theme.px(112))
+        self.edit.setMinimumWidth(theme.px(100))
         self.edit.textEdited.connect(lambda _: self.edited.emit(self.value()))
         self.edit.textChanged.connect(self._on_cleared)
         self.line.addWidget(self.edit, 1)
@@ -60,6 +68,7 @@ class PathEditor(Editor):
             menu.addAction(tr("A file…"), lambda: self.choose(folder=False))
             menu.addAction(tr("A folder…"), lambda: self.choose(folder=True))
             self.browse.setMenu(menu)
+        self.browse.setMinimumWidth(theme.px(BROWSE_WIDTH))
         self.line.addWidget(self.browse)
 
     def value(self) -> Any:

@@ -10,11 +10,12 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from PySide6.QtCore import QDir, Qt, QTemporaryDir
+from PySide6.QtCore import QDir, Qt
 from PySide6.QtGui import QColor, QFont, QGuiApplication, QIcon, QPalette, QPixmap
 from PySide6.QtWidgets import QApplication
 
 from app import icons
+from trainer.temporary import TemporaryFolder
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ class _State:
     colours: Colours = LIGHT
     dark: bool = False
     scale: float = 1.0
-    folder: QTemporaryDir | None = None
+    folder: TemporaryFolder | None = None
 
 
 _state = _State()
@@ -148,7 +149,8 @@ def font(size: str = "normal", *, bold: bool = False, mono: bool = False) -> QFo
 
 def icon(name: str, role: str = "text") -> QIcon:
     """A line icon in a colour of the palette in force."""
-    return icons.line_icon(name, colour(role))
+    # what lies on the accent would not be seen on the ground of a disabled button
+    return icons.line_icon(name, colour(role), colour("muted") if role == "on_accent" else "")
 
 
 def pixmap(name: str, role: str = "text", size: float = 16) -> QPixmap:
@@ -218,6 +220,7 @@ def _palette(colours: Colours) -> QPalette:
 _PICTURES = {  # names used in the style sheet -> icon, colour
     "down": ("chevron-down", "muted"),
     "up": ("chevron-up", "muted"),
+    "right": ("chevron-right", "muted"),
     "close": ("x", "muted"),
     "check": ("check", "on_accent"),
 }
@@ -225,10 +228,10 @@ _PICTURES = {  # names used in the style sheet -> icon, colour
 
 def _write_pictures() -> None:
     """The few pictures that a style sheet needs as files, in a folder that goes away with the process."""
-    folder = QTemporaryDir()
+    folder = TemporaryFolder()
     for name, (source, role) in _PICTURES.items():
-        icons.write_svg(source, colour(role), Path(folder.path()) / f"{name}.svg")
-    QDir.setSearchPaths("theme", [folder.path()])
+        icons.write_svg(source, colour(role), folder.path / f"{name}.svg")
+    QDir.setSearchPaths("theme", [str(folder.path)])
     _state.folder = folder
 
 

@@ -13,7 +13,7 @@ from app import theme
 from app.editors import Editor, LongTextEditor, NumberEditor
 from app.form import LABEL_WIDTH, editor_for, tooltip_of
 from app.i18n import tr, translate_trainer
-from app.path_editor import PathEditor, choose_path
+from app.path_editor import PathEditor, choose_path, model_files
 from app.widgets.basics import accept_paths, button, dropped_paths, label, row, set_flag, tool_button
 from app.widgets.model_card import FactsLine
 from trainer.config.fields import Info, Section, settings_of
@@ -21,7 +21,6 @@ from trainer.messages import Message, say
 from trainer.models.header import ModelFacts
 
 NARROW_WIDTH = 112  # of labels within a list
-MODELS = " (*.safetensors *.sft *.ckpt *.pt *.pth *.bin)"
 _KINDS: Mapping[str, str] = {  # what sort of file a setting wants, where the tool has not any file in mind
     "model": "base", "model_a": "base", "model_b": "base", "model_c": "base", "base": "base", "tuned": "base",
     "lora": "lora", "path": "lora", "vae": "vae",
@@ -60,12 +59,13 @@ class FileEditor(Editor):
         super().__init__()
         self.kind = _KINDS.get(key, "")  # of the files that are wanted; "" for any
         self._judge = judge_for(key)
+        self._state, self._found_state = "", ""
         folders = self.kind in _MAY_BE_FOLDER
         hint = tr("Drop a file or folder here") if folders else tr("Drop a file here")
-        self.path = PathEditor(files=True, folders=folders, pattern=tr("Model files") + MODELS, placeholder=hint)
+        self.path = PathEditor(files=True, folders=folders, pattern=model_files(), placeholder=hint)
         self.path.field().setAccessibleName(name)
         self.facts = FactsLine(self._judge)
-        self.facts.found.connect(self.recognised)
+        self.facts.found.connect(self._on_found)
         self.path.edited.connect(self._on_edited)
         column = QVBoxLayout()
         column.setSpacing(theme.px(4))
@@ -78,10 +78,20 @@ class FileEditor(Editor):
 
     def set_value(self, value: Any) -> None:
         self.path.set_value(value)
-        self.facts.look(str(self.path.value()))
+        self._look()
 
     def field(self) -> QWidget:
         return self.path.field()
+
+    def set_state(self, state: str) -> None:
+        """What is typed may be wrong, or what lies there."""
+        self._state = state
+        super().set_state(state or self._found_state)
+
+    def _on_found(self, facts: ModelFacts) -> None:
+        self._found_state = "good" if self.fits(facts) else "problem"
+        self.set_state(self._state)
+        self.recognised.emit(facts)
 
     def fits(self, facts: ModelFacts) -> bool:
         """Whether such a file is wanted here."""
@@ -93,8 +103,15 @@ class FileEditor(Editor):
         self.edited.emit(self.value())
 
     def _on_edited(self, value: Any) -> None:
-        self.facts.look(str(value))
+        self._look()
         self.edited.emit(value)
+
+    def _look(self) -> None:
+        path = str(self.path.value())
+        self.facts.look(path)
+        if not path:
+            self._found_state = ""
+            self.set_state(self._state)
 
 
 class OutputEditor(PathEditor):
@@ -110,8 +127,9 @@ class OutputEditor(PathEditor):
 class LinesEditor(LongTextEditor):
     """Texts, one a line."""
 
-    def __init__(self) -> None:
+    def __init__(self, hint: str) -> None:
         super().__init__(lines=3, mono=True)
+        self.edit.setPlaceholderText(hint)
 
     def value(self) -> Any:
         return [line.strip() for line in self.edit.toPlainText().splitlines() if line.strip()]
@@ -235,7 +253,7 @@ class EntriesEditor(Editor):
 
     def _choose(self) -> None:
         start = str(self.rows[-1].file.value()) if self.rows else ""
-        choose_path(self, lambda path: self.take([path]), pattern=tr("Model files") + MODELS, start=start)
+        choose_path(self, lambda path: self.take([path]), pattern=model_files(), start=start)
 
     def _add(self) -> EntryRow:
         name = f"{self._name} {len(self.rows) + 1}"

@@ -14,9 +14,10 @@ from app import theme
 from app.editors import Editor
 from app.form import LABEL_WIDTH, editor_for, problem_text
 from app.i18n import joined, tr, translate_message, translate_trainer
+from app.path_editor import model_files
 from app.preferences import Preferences
 from app.slices import Pieces
-from app.tool_editors import MODELS, EntriesEditor, FileEditor, LinesEditor, OutputEditor, labelled
+from app.tool_editors import EntriesEditor, FileEditor, LinesEditor, OutputEditor, labelled
 from app.widgets.basics import Fold, label
 from app.work import Latest, run
 from trainer.config.fields import Info, Section, info_of, item_section, plain_type, settings_of
@@ -104,14 +105,14 @@ class ToolForm(QWidget):
         return self.fold
 
     def _editor(self, key: str, field: Any, info: Info) -> Editor:
-        name = translate_trainer(info.label)
+        name, hint = translate_trainer(info.label), translate_trainer(info.help)
         item = item_section(field)
         if item is not None:
             return EntriesEditor(item, translate_trainer(info_of(item.model_fields["path"]).label), tr("Add a LoRA…"))
         if plain_type(field) is tuple:
-            return EntriesEditor(None, name, tr("Add a file…")) if key == "files" else LinesEditor()
+            return EntriesEditor(None, name, tr("Add a file…")) if key == "files" else LinesEditor(hint)
         if key == "output":
-            return OutputEditor(tr("Model files") + MODELS)
+            return OutputEditor(model_files())
         if info.widget == "file":
             return FileEditor(key, name)
         return editor_for(key, field, info)
@@ -215,6 +216,8 @@ class ToolForm(QWidget):
         if self._output_is_ours:
             self._offered = str(path)
             self.lines["output"].editor.set_value(self._offered)
+            if self._has_tried:
+                self._show_problems(self._problems()[1])
 
 
 def suggested_output(tool: str, values: Values) -> Path | None:

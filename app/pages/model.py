@@ -12,9 +12,9 @@ from PySide6.QtWidgets import QWidget
 
 from app import theme
 from app.form import places_of
-from app.i18n import tr
+from app.i18n import tr, translate_message
 from app.pages.base import Context, Page
-from app.path_editor import choose_path
+from app.path_editor import choose_path, model_files
 from app.slices import Pieces
 from app.widgets.basics import Card, Fold, Invitation, accept_paths, dropped_paths, set_flag
 from app.widgets.download_card import DownloadCard
@@ -29,7 +29,6 @@ from trainer.models.header import ModelFacts, base_problem, inspect_file
 
 PATH = "model.path"
 OTHERS = ("model.vae", "model.text_encoder", "model.text_encoder_2")  # files that stand in for the model's own parts
-PATTERN = " (*.safetensors *.sft *.ckpt *.pt *.bin)"
 PATIENCE_MS = 300  # before it is said that a file is being looked at
 
 
@@ -78,6 +77,7 @@ class ModelPage(Page):
         yield
         card = Card()
         form = self.form([place for place in places_of(("model",)) if place not in (PREDICTION, ZERO_SNR)], "model")
+        self._form = form
         card.add(form)
         self.add(card)
         yield from form.build()
@@ -151,7 +151,7 @@ class ModelPage(Page):
     # ---- choosing ----
 
     def _choose(self) -> None:
-        choose_path(self, self._take, pattern=tr("Model files") + PATTERN)
+        choose_path(self, self._take, pattern=model_files())
 
     def _take(self, path: str) -> None:
         self.draft.set(PATH, path)
@@ -205,6 +205,7 @@ class ModelPage(Page):
         else:
             self._slow.stop()
             self._facts = None
+            self._show_chosen()
             for card in (self.facts_card, self._prediction):
                 if card is not None:
                     card.hide()
@@ -241,11 +242,15 @@ class ModelPage(Page):
 
     def _show_chosen(self) -> None:
         """The card of the model that is chosen; the hub's models have one of their own."""
-        facts = self._facts
+        facts, problem = self._facts, None
         self.facts_card.setVisible(facts is not None and facts.kind != "hub")
         if facts is not None:
             asked = self._asked()
-            self.facts_card.show_facts(facts, base_problem(facts, asked.has_vae, asked.has_text))
+            problem = base_problem(facts, asked.has_vae, asked.has_text)
+            self.facts_card.show_facts(facts, problem)
+        row = self._form.rows.get(PATH)
+        if row is not None:
+            row.set_said(translate_message(problem), is_known=facts is None or facts.kind != "hub")
 
     # ---- dragging ----
 

@@ -11,11 +11,10 @@ from PySide6.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from app import theme
 from app.errors import copy_text
-from app.i18n import joined, tr, translate_message
+from app.i18n import tr, translate_message
 from app.pages.base import BannerPlace, Context, Page
-from app.path_editor import choose_path
+from app.path_editor import choose_path, model_files
 from app.slices import Pieces, Task
-from app.tool_editors import MODELS
 from app.tool_form import ToolForm, job_subject, tool_words
 from app.tool_jobs import Job, Jobs, command_line
 from app.widgets.basics import Card, accept_paths, button, dropped_paths, label, row, set_flag
@@ -173,7 +172,7 @@ class ToolsPage(Page):
         if job is None or job.state != "failed":
             self.banner.show_banner("")
             return
-        text = joined(tr("{tool} did not succeed.", tool=translate_message(job.title)), job.text)
+        text = tr("{subject}: {text}", subject=translate_message(job.title), text=job.text)
         actions = ((tr("Try again"), lambda: self.jobs.again(job)), (tr("Copy report"), lambda: copy_text(job.whole_report)))
         self.banner.show_banner(text, "problem", actions)
 
@@ -192,7 +191,7 @@ class ToolsPage(Page):
         if file:
             self.look(Path(file))
         else:
-            choose_path(self, lambda path: self.look(Path(path)), pattern=tr("Model files") + MODELS)
+            choose_path(self, lambda path: self.look(Path(path)), pattern=model_files())
 
     def _use(self, path: Path) -> None:
         self.draft.set("model.path", str(path))

@@ -83,6 +83,12 @@ def tool_button(
     return made
 
 
+def fitted(widget: QWidget, width: float, height: float) -> QSize:
+    """A size of the design in pixels, at most nine tenths of the widget's screen."""
+    room = widget.screen().availableSize()
+    return QSize(min(theme.px(width), round(0.9 * room.width())), min(theme.px(height), round(0.9 * room.height())))
+
+
 def row(*widgets: QWidget | None, spacing: float = theme.SPACE) -> QHBoxLayout:
     """Widgets side by side; None is a stretch."""
     line = QHBoxLayout()

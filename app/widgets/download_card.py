@@ -126,4 +126,4 @@ def _progress_words(download: HubDownload) -> str:
         parts.append(tr("{size} a second", size=size_words(download.speed)))
     if download.seconds_left is not None and download.done < download.total:
         parts.append(tr("{time} left", time=time_words(download.seconds_left)))
-    return f"{download.id}: {' · '.join(parts)}"
+    return tr("{subject}: {text}", subject=download.id, text=" · ".join(parts))

@@ -43,6 +43,7 @@ class FamilyStrip(QFrame):
         column.addWidget(self.kept)
         self.undo = button(tr("Undo these changes"), defaults.undo, icon="undo-2")
         self.take = button(tr("Take these over too"), defaults.take_rest)
+        column.addSpacing(theme.px(4))
         column.addLayout(row(self.undo, self.take, None))
         line.addLayout(column, 1)
         line.addWidget(tool_button("x", tr("Close"), defaults.dismiss, role="muted"), 0, Qt.AlignmentFlag.AlignTop)
@@ -93,7 +94,7 @@ class _Table(QWidget):
             said = reason
             self._grid.addWidget(label(name), number, 0, Qt.AlignmentFlag.AlignTop)
             self._grid.addWidget(label(f"{old} → {new}", "accent", wrap=True), number, 1, Qt.AlignmentFlag.AlignTop)
-            self._grid.addWidget(why, number, 2)
+            self._grid.addWidget(why, number, 2, Qt.AlignmentFlag.AlignTop)
 
 
 def change_words(change: Change) -> tuple[str, str, str]:

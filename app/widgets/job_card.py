@@ -84,9 +84,9 @@ class JobCard(Card):
         self.text.setFont(theme.font("small", mono=True) if is_table else theme.font())
         self.notes.setText("\n".join(job.notes))
         self.notes.setVisible(bool(job.notes))
-        self.stop.setVisible(job.state in ("running", "waiting", "stopping"))
+        self.stop.setVisible(job.state in ("running", "stopping"))
         self.stop.setEnabled(job.state != "stopping")
-        self.away.setVisible(job.is_over)
+        self.away.setVisible(job.is_over or job.state == "waiting")
         self._show_actions()
 
     def _show_actions(self) -> None:

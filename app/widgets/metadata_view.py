@@ -36,10 +36,11 @@ from app import theme
 from app.errors import copy_text
 from app.header_tree import Document, Node, Row, all_as_json, arranged, count, filtered, read_document
 from app.i18n import tr, translate_message
-from app.widgets.basics import ElidedLabel, button, label, row, set_role
+from app.widgets.basics import ElidedLabel, button, fitted, label, row, set_role
 from app.words import count_words, size_words
 from app.work import Latest
 
+COLUMN_WIDTHS = (130, 110, 100, 160)  # of the tables, behind their first column
 EXPANDED_UP_TO = 400  # entries that are all unfolded at once
 Index = QModelIndex | QPersistentModelIndex
 NOWHERE = QModelIndex()
@@ -108,6 +109,7 @@ class RowModel(QAbstractTableModel):
     ) -> None:
         super().__init__(parent)
         self.rows = list(rows)
+        self._sample = rows[0]  # tells what sort of values a column has
         self._headings, self._words = headings, words
 
     def rowCount(self, parent: Index = NOWHERE) -> int:
@@ -120,19 +122,29 @@ class RowModel(QAbstractTableModel):
         value = self.rows[index.row()][index.column()]
         if role == Qt.ItemDataRole.DisplayRole:
             return self._words(index.column(), value)
-        if role == Qt.ItemDataRole.TextAlignmentRole and isinstance(value, int):
-            return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        return None
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return _alignment(value)
+        return str(value) if role == Qt.ItemDataRole.ToolTipRole and isinstance(value, str) else None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        if role == Qt.ItemDataRole.DisplayRole and orientation == Qt.Orientation.Horizontal:
+        if orientation != Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
             return self._headings[section]
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return _alignment(self._sample[section])
         return None
 
     def show_rows(self, rows: list[Row]) -> None:
         self.beginResetModel()
         self.rows = rows
         self.endResetModel()
+
+
+def _alignment(value: Any) -> Qt.AlignmentFlag:
+    """Numbers stand right, and so does what is above them."""
+    side = Qt.AlignmentFlag.AlignRight if isinstance(value, int) else Qt.AlignmentFlag.AlignLeft
+    return side | Qt.AlignmentFlag.AlignVCenter
 
 
 @dataclass
@@ -153,7 +165,7 @@ class MetadataView(QDialog):
         super().__init__(parent)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self.setWindowTitle(tr("What {file} says", file=path.name))
-        self.resize(theme.px(860), theme.px(640))
+        self.resize(fitted(self, 860, 640))
         self.path = path
         self.document: Document | None = None
         self.tables: list[_Table] = []
@@ -173,7 +185,9 @@ class MetadataView(QDialog):
         self.search.textChanged.connect(self._refresh)
         column.addWidget(self.search)
         self.tabs = QTabWidget(documentMode=True)
+        self.tabs.tabBar().setDrawBase(False)
         self.tree = QTreeView(alternatingRowColors=True, uniformRowHeights=True, accessibleName=tr("Metadata"))
+        self.tree.setIndentation(theme.px(20))
         self.tree_model = NodeModel(Node("", {}), self)
         self.tree.setModel(self.tree_model)
         self.tree.header().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
@@ -218,9 +232,10 @@ class MetadataView(QDialog):
         header = view.horizontalHeader()
         header.setSectionsClickable(True)
         header.sectionClicked.connect(lambda column: self._sort(table, column))
-        header.setStretchLastSection(True)
-        header.resizeSection(0, theme.px(400))
-        header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        for column, width in enumerate(COLUMN_WIDTHS[: len(headings) - 1], 1):
+            header.resizeSection(column, theme.px(width))
+        view.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of tensors differ at their end
         view.verticalHeader().hide()
         view.verticalHeader().setDefaultSectionSize(view.fontMetrics().height() + theme.px(10))
         view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)

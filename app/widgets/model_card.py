@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from app import theme
 from app.i18n import tr, translate_message
-from app.widgets.basics import Card, ElidedLabel, button, clear, label, set_role
+from app.widgets.basics import Card, ElidedLabel, button, clear, label, row, set_role
 from app.widgets.flow import FlowLayout
 from app.words import part_words, size_words
 from app.work import Latest
@@ -56,13 +56,15 @@ class ModelCard(Card):
         self._chips = FlowLayout(self.chips, theme.px(6))
         self.use = label("", "muted", wrap=True)
         self.use_button = button("", self._ask_use)
-        for widget in (self.name, self.summary, self.problem, self.use, self.chips):
+        self.metadata = button(tr("Metadata…"), self._ask_metadata, role="flat", icon="list-tree")
+        self.metadata.setToolTip(tr("Everything that the file says about itself"))
+        head = row(self.name, self.metadata)
+        head.setStretch(0, 1)
+        texts.addLayout(head)
+        for widget in (self.summary, self.problem, self.use, self.chips):
             texts.addWidget(widget)
         texts.addWidget(self.use_button, 0, Qt.AlignmentFlag.AlignLeft)
         line.addLayout(texts, 1)
-        self.metadata = button(tr("Metadata…"), self._ask_metadata, role="flat", icon="list-tree")
-        self.metadata.setToolTip(tr("Everything that the file says about itself"))
-        line.addWidget(self.metadata, 0, Qt.AlignmentFlag.AlignTop)
         self.body.addLayout(line)
 
     def show_facts(self, facts: ModelFacts, problem: Message | None, heading: str = "") -> None:

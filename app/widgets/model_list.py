@@ -70,8 +70,12 @@ class ModelList(QWidget):
     def _build_tree(self) -> QTreeWidget:
         tree = QTreeWidget(uniformRowHeights=True, accessibleName=tr("Models on this computer"))
         tree.setHeaderLabels([tr("Model"), tr("What it is"), tr("Size")])
+        head = tree.headerItem()
+        assert head is not None
+        head.setTextAlignment(2, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         tree.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         tree.setRootIsDecorated(False)
+        tree.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         tree.setIndentation(theme.px(12))
         header = tree.header()
         header.setStretchLastSection(False)
@@ -110,6 +114,7 @@ class ModelList(QWidget):
                 item = QTreeWidgetItem(head, [Path(path).name if group.title else path])
                 item.setData(0, PATH_ROLE, path)
                 item.setToolTip(0, path)
+                item.setTextAlignment(2, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self._items[path] = item
             head.setExpanded(True)
         found = bool(self._items)

@@ -10,7 +10,7 @@ from app import theme
 from app.draft import Draft
 from app.form import Row
 from app.i18n import joined, tr, translate_message
-from app.path_editor import PathEditor
+from app.path_editor import PathEditor, model_files
 from app.processes import Command, Event, complaint, last_words, sentence
 from app.widgets.basics import Card, button, clear, label, row, set_role
 from app.widgets.model_card import FactsLine, prediction_words
@@ -38,8 +38,7 @@ class PartPicker(QWidget):
         column.setSpacing(theme.px(4))
         self.text = label(tr("The {part} is not in this file. Choose a file that has it:", part=name), wrap=True)
         hint = tr("Drop a file or folder here")
-        pattern = tr("Model files") + " (*.safetensors *.sft *.ckpt *.pt *.bin)"
-        self.path = PathEditor(files=True, folders=True, pattern=pattern, placeholder=hint)
+        self.path = PathEditor(files=True, folders=True, pattern=model_files(), placeholder=hint)
         self.path.field().setAccessibleName(name)
         self.path.edited.connect(lambda value: draft.set(self.place, value))
         self.facts = FactsLine(self._judge)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import QSize, Qt, Signal
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
@@ -126,6 +126,7 @@ class Strip(QFrame):
         self.problems.setAccessibleName(text)
         self.problems.setToolTip(tr("Jump to the first"))
         self.problems.setIcon(theme.icon(icon, role))
+        self.problems.setIconSize(QSize(theme.px(16), theme.px(16)))
 
     # ---- while a run goes on ----
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,9 @@ def test_an_export_lies_where_the_program_looks_and_is_remembered(app: QApplicat
     dialog = ExportDialog(parent, preferences, offer)
     wait(lambda: dialog.export.isEnabled())
     assert dialog.name.text() == "猫" and "models" in dialog.found.text()
-    dialog.weight.setValue(0.8)
+    dialog.weight.set_value(0.8)
     dialog.start(False)
-    wait(lambda: dialog.banner.banner is not None)
+    wait(lambda: not dialog._is_busy)
     loras = Path(offer.target) / "models" / "Lora"
     assert sorted(path.name for path in loras.iterdir()) == ["猫.json", "猫.preview.png", "猫.safetensors"]
     notes = json.loads((loras / "猫.json").read_text(encoding="utf-8"))
@@ -74,7 +75,7 @@ def test_several_programs_at_once(
     exported: list[Path] = []
     dialog.exported.connect(exported.append)
     dialog.start(False)
-    wait(lambda: dialog.banner.banner is not None)
+    wait(lambda: not dialog._is_busy)
     assert exported == [Path(offer.target) / "models/Lora/猫.safetensors", comfy / "models/loras/猫.safetensors"]
     assert all(path.is_file() for path in exported) and asked == ["http://me:secret@127.0.0.1:7861"]
     preferences.flush()
@@ -97,10 +98,38 @@ def test_a_webui_that_does_not_answer_is_a_note(
     wait(lambda: dialog.export.isEnabled())
     dialog.refresh.setChecked(True)
     dialog.start(False)
-    wait(lambda: dialog.banner.banner is not None)
+    wait(lambda: not dialog._is_busy)
     text = dialog.banner.banner.text.text()
     assert "is there" in text and "Nobody answers." in text
     assert (Path(offer.target) / "models/Lora/猫.safetensors").is_file()
+    parent.deleteLater()
+
+
+def test_the_dialog_stays_until_it_can_say_what_came_of_it(
+    app: QApplication, wait: Wait, offer: Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def slow(*_: object) -> tuple[Path, ...]:
+        go_on.wait(30)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("app.export_dialog.export_to_all", slow)
+    parent = QWidget()
+    dialog = ExportDialog(parent, Preferences(), offer)
+    dialog.show()
+    wait(lambda: dialog.export.isEnabled())
+    dialog.start(False)
+    assert dialog.banner.banner is not None and dialog.banner.banner.text.text() == "Copying…"
+    dialog.name.setText("other")
+    assert not dialog.export.isEnabled()
+    dialog.close()
+    assert dialog.isVisible()
+    go_on.set()
+    wait(lambda: not dialog._is_busy)
+    assert "No space left" in dialog.banner.banner.text.text()
+    dialog.close()
+    assert not dialog.isVisible()
     parent.deleteLater()
 
 
@@ -116,6 +145,12 @@ def test_a_folder_that_is_no_webui_and_a_bad_name_can_not_be_exported_to(
     wait(lambda: dialog.export.isEnabled())
     dialog.name.setText("a/b")
     assert not dialog.export.isEnabled() and dialog.name_remark.text()
+    dialog.name.setText("猫")
+    for wrong in ("much", "-1", "3"):
+        dialog.weight.set_value(wrong)
+        assert not dialog.export.isEnabled() and dialog.weight.edit.property("state") == "problem"
+        dialog.weight.set_value("")
+        assert dialog.export.isEnabled()
     parent.deleteLater()
 
 

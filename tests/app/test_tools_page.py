@@ -157,6 +157,20 @@ def test_a_name_for_the_output_is_offered_until_one_is_typed(page: ToolsPage, lo
     assert free_name(lora.with_name("rufus-r8.safetensors")).name == "rufus-r8-2.safetensors"
 
 
+def test_a_wrong_file_is_framed_and_a_name_that_comes_is_missing_no_longer(page: ToolsPage, lora: Path, wait: Wait) -> None:
+    form = fill(page, "resize", {})
+    assert form.settings() is None
+    assert {key for key, line in form.lines.items() if line.message.isVisibleTo(form)} == {"lora", "output"}
+    fill(page, "resize", {"lora": str(lora)})
+    field = form.lines["lora"].editor.field()
+    wait(lambda: field.property("state") == "good")
+    wait(lambda: not form.lines["output"].message.isVisibleTo(form))
+    fill(page, "resize", {"lora": str(save_tiny_file(lora.parent, "model"))})
+    wait(lambda: field.property("state") == "problem")
+    fill(page, "resize", {"lora": ""})
+    assert field.property("state") == "problem" and "missing" in form.lines["lora"].message.text()
+
+
 @pytest.mark.parametrize(
     ("tool", "values", "name"),
     [
@@ -313,7 +327,7 @@ def test_a_failure_is_said_in_the_banner_until_it_is_dealt_with(
     wait(lambda: page.jobs.jobs[0].is_over)
     banner = page.banner.banner
     assert banner is not None and banner.isVisibleTo(page) and banner.property("severity") == "problem"
-    assert banner.text.text().startswith("Hashes did not succeed.") and str(gone) in banner.text.text()
+    assert banner.text.text().startswith("Hashes: There is no file") and str(gone) in banner.text.text()
     window.rebuild()
     again = window.page("tools")
     assert isinstance(again, ToolsPage) and again.banner.banner is not None

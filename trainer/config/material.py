@@ -61,7 +61,7 @@ class Model(Section):
         "What the model was made to tell: the noise, or v, a mixture of noise and picture. A wrong choice ruins it.",
         level="advanced",
         choices=(
-            Choice("auto", "as the model says", "What its file says; a Stable Diffusion 2.x that does not is tested."),
+            Choice("auto", "as the model says", "What its file says; a Stable Diffusion 2.x that says nothing is tested."),
             Choice("epsilon", "epsilon", "The noise: nearly every model."),
             Choice("v_prediction", "v-prediction", "Stable Diffusion 2.x at 768, and models that say so."),
         ),

@@ -29,7 +29,7 @@ def _warning(place: str, what: Message, todo: Message | None = None) -> Problem:
 def needs_model(run: RunFile) -> Iterator[Problem]:
     """A run without a base model has nothing to train."""
     if not run.model.path.strip():
-        yield Problem("model.path", say("No base model is chosen."), say("Choose a .safetensors file or a folder."))
+        yield Problem("model.path", say("No base model is chosen."), say("Choose a model file or a folder."))
 
 
 def needs_folders(run: RunFile) -> Iterator[Problem]:

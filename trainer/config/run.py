@@ -386,7 +386,7 @@ class Output(Section):
     )
     refresh_webui: bool = setting(
         False,
-        "Let a running WebUI show it",
+        "Refresh the WebUI",
         "After the copy, asks the WebUI to read its list of LoRAs anew. It must have been started with --api; one that "
         "does not run finds the file when it starts.",
     )

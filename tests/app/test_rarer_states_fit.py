@@ -1,0 +1,96 @@
+"""Base model and Tools page in the states that one rarely sees: nothing is cut, in a small window and at twice the size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtWidgets import QApplication
+
+from app import theme
+from app.main_window import MainWindow, apply_look
+from app.pages.model import ModelPage
+from app.pages.tools import ToolsPage
+from app.preferences import Preferences
+from app.tool_jobs import Job
+from app.widgets.metadata_view import MetadataView
+from tests.app.conftest import Wait, close
+from tests.app.model_page import chosen
+from tests.app.model_page import sd1 as sd1
+from tests.app.model_page import sdxl as sdxl
+from tests.app.model_page import tiny as tiny
+from tests.app.test_metadata_view import write as write_lora
+from tests.app.test_window import cut_on
+from tests.models import shapes
+from tests.models.shapes import Shapes
+from trainer.messages import say
+from trainer.models.keys import LDM_CLIP, LDM_VAE
+from trainer.tools.catalog import TOOLS
+
+LOOKS = [("en", 100, 1024, 700), ("zh_CN", 100, 1024, 700), ("en", 200, 1280, 900), ("zh_CN", 200, 1280, 900)]
+
+
+@pytest.fixture(params=LOOKS, ids=lambda look: f"{look[0]} {look[1]} %")
+def window(app: QApplication, request: pytest.FixtureRequest) -> Iterator[MainWindow]:
+    language, scale, width, height = request.param
+    preferences = Preferences()
+    for key, value in (("language", language), ("scale", scale), ("theme", "light")):
+        preferences.set(key, value)
+    apply_look(preferences)
+    made = MainWindow(preferences)
+    made.resize(width, height)
+    made.show()
+    yield made
+    close(made)
+    theme.apply("light", 100)
+
+
+def test_every_base_model(
+    app: QApplication, window: MainWindow, tmp_path: Path, sd1: Shapes, sdxl: Path, wait: Wait
+) -> None:
+    page = window.page("model")
+    assert isinstance(page, ModelPage)
+    folder = tmp_path / "a rather long name of a folder 测试 空格(1)"
+    folder.mkdir()
+    (folder / "broken.safetensors").write_bytes(b"PK\x03\x04")
+    models = [
+        sdxl,
+        shapes.write(folder / "v2-1_768-nonema-pruned.safetensors", shapes.sd2(sd1)),
+        shapes.write(folder / "refiner.safetensors", shapes.refiner(sd1)),
+        shapes.write(folder / "bare.safetensors", shapes.without(shapes.without(sd1, LDM_VAE), LDM_CLIP)),
+        write_lora(folder / "l.safetensors", {"ss_network_module": "networks.lora", "ss_network_dim": "128"}),
+        folder / "broken.safetensors",
+        "someone/a-model-with-a-rather-long-name-on-the-hub-v1-5-pruned",
+    ]
+    for model in models:
+        chosen(page, model, wait)
+        wait(lambda: not cut_on(window, "model", app), 5)
+
+
+def test_every_tool_and_job(app: QApplication, window: MainWindow, sdxl: Path, wait: Wait) -> None:
+    page = window.page("tools")
+    assert isinstance(page, ToolsPage)
+    for name in TOOLS:
+        page.choose(name)
+        form = page.whole_form()
+        form.take_files([str(sdxl)])
+        form.settings()
+        wait(lambda: not cut_on(window, "tools", app), 5)
+    subject = "a-long-name-of-a-model.safetensors, another-long-name.safetensors → both.safetensors"
+    failed = Job(say("Merge models"), subject, ("no-such-command",))
+    done = Job(say("Convert"), subject, (), "done", text="It is there.", outputs=(sdxl,), notes=("A note.",))
+    done.makes_model = True
+    page.jobs.jobs.append(done)
+    page.jobs.add(failed)
+    wait(lambda: failed.is_over)
+    wait(lambda: not cut_on(window, "tools", app), 5)
+
+
+def test_the_viewer_stays_on_the_screen(app: QApplication, window: MainWindow, sdxl: Path, wait: Wait) -> None:
+    viewer = MetadataView(window, sdxl)
+    viewer.show()
+    wait(lambda: viewer.tables)
+    room = viewer.screen().availableSize()
+    assert viewer.width() <= room.width() and viewer.height() <= room.height()
+    viewer.close()

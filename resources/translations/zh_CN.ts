@@ -3055,6 +3055,10 @@
    <translation>如果它没有文本编码器，请只提取 UNet。</translation>
   </message>
   <message>
+   <source>If it was moved, choose it anew; if it is on another disk or a network drive, connect that.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>If memory is short, close other programs; with a graphics card, try the device cpu.</source>
    <translation>如果内存不够，请关闭其他程序；有显卡时可试试把设备设为 cpu。</translation>
   </message>
@@ -4369,6 +4373,10 @@
   <message>
    <source>The folder {folder} cannot be written.</source>
    <translation>文件夹 {folder} 无法写入。</translation>
+  </message>
+  <message>
+   <source>The folder {path} is not there any more.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The graphics card could not be used, so the CPU computes, more slowly.</source>
@@ -6367,6 +6375,10 @@
   <message>
    <source>{program} has no folder for this. {summary}</source>
    <translation>{program} 没有存放它的文件夹。{summary}</translation>
+  </message>
+  <message>
+   <source>{reason} Before that it was placed at {paths}.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{setting} has another value than before.</source>

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_export_targets import a1111, comfyui
+from tests.targets.fakes import a1111, comfyui
 from trainer.__main__ import main
 from trainer.models.safetensors_file import header_bytes
 

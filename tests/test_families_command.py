@@ -11,7 +11,7 @@ import pytest
 
 from tests.families import save_kind
 from tests.runs import PROMPT, draw_pictures, tiny_run
-from tests.test_export_targets import a1111
+from tests.targets.fakes import a1111
 from trainer.config.files import write_run
 from trainer.models.header import inspect_file
 from trainer.paths import ROOT

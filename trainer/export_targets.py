@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from trainer.errors import AthanorError, BadInput
@@ -151,20 +152,37 @@ def export_to_all(
     preferred_weight: float = 0.0,
     overwrite: bool = False,
 ) -> tuple[Path, ...]:
-    """Place a model in several programs; see `export_to`. A name that is taken in one of them stops all beforehand."""
+    """Place a model in several programs; see `export_to`. A name that is taken in one of them stops all beforehand.
+
+    A folder that several of them share gets it once, with the notes of each. Where a later one fails, the error says
+    where it lies already.
+    """
     problem = name_problem(name)
     if problem is not None:
         raise BadInput(problem)
     facts = inspect_file(source)
+    folders = [_destination(target, source, facts)[1] for target in targets]
     taken: list[Path] = []
-    for target in targets:
-        _, folder = _destination(target, source, facts)
-        taken += [path for path in _files(target, folder, source, name, preview) if path.exists()]
+    for target, folder in zip(targets, folders, strict=True):
+        with _explained(folder):
+            _check_root(target)
+            taken += [path for path in _files(target, folder, source, name, preview) if path.exists()]
     if taken and not overwrite:
         raise Conflict(tuple(dict.fromkeys(taken)))
-    return tuple(
-        export_to(target, source, name, preview, activation_text, preferred_weight, overwrite) for target in targets
-    )
+    placed: dict[str, Path] = {}
+    for target, folder in zip(targets, folders, strict=True):
+        place = os.path.realpath(folder)
+        again = overwrite or place in placed
+        try:
+            path = export_to(target, source, name, preview, activation_text, preferred_weight, again)
+        except AthanorError as error:
+            if not placed:
+                raise
+            paths = ", ".join(map(str, placed.values()))
+            what = say("{reason} Before that it was placed at {paths}.", reason=error.what, paths=paths)
+            raise AthanorError(what, error.todo) from error
+        placed.setdefault(place, path)
+    return tuple(placed.values())
 
 
 def export_to(
@@ -198,24 +216,42 @@ def export_to(
     facts = inspect_file(source)
     kind, folder = _destination(target, source, facts)
     goal, *pictures = _files(target, folder, source, name, preview)
-    if _same(source, goal):
-        raise BadInput(say("{path} lies there already.", path=str(goal)), say("Choose another name or folder."))
-    _check_conflict([goal, *pictures], overwrite)
-    try:
+    with _explained(folder):
+        _check_root(target)
+        if _same(source, goal):
+            raise BadInput(say("{path} lies there already.", path=str(goal)), say("Choose another name or folder."))
+        _check_conflict([goal, *pictures], overwrite)
         _check_space(goal, source.stat().st_size)
         with atomic_path(goal) as temporary:
-            _copy_model(source, temporary, kind, name, activation_text, target, goal)
+            try:
+                _copy_model(source, temporary, kind, name, activation_text, target, goal)
+            except NotSafetensors as error:
+                text = say("{path} cannot be exported: {reason}.", path=str(source), reason=error.why)
+                raise BadInput(text) from error
             for picture in pictures:
                 _copy_picture(preview, picture)
             card = Card(goal, temporary, kind, facts.family, name, activation_text, preferred_weight)
             for write_notes in target.notes:
                 write_notes(card)
-    except NotSafetensors as error:
-        text = say("{path} cannot be exported: {reason}.", path=str(source), reason=error.why)
-        raise BadInput(text) from error
+    return goal
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """What goes wrong with files in or on the way to a folder, as a sentence."""
+    try:
+        yield
     except OSError as error:
         raise _write_error(error, folder) from error
-    return goal
+
+
+def _check_root(target: Target) -> None:
+    """Raise BadInput if the program is gone: its folders would be made anew where nobody looks."""
+    if not target.root.is_dir():
+        raise BadInput(
+            say("The folder {path} is not there any more.", path=str(target.root)),
+            say("If it was moved, choose it anew; if it is on another disk or a network drive, connect that."),
+        )
 
 
 def _destination(target: Target, source: Path, facts: ModelFacts) -> tuple[Kind, Path]:
@@ -310,12 +346,13 @@ def _alias(name: str, target: Target, goal: Path) -> str:
 def _namesakes(target: Target, goal: Path) -> Iterator[Path]:
     """The other LoRAs of a program: so many at most, and so long at most."""
     end, left = time.monotonic() + _NAMESAKE_SECONDS, _NAMESAKE_FILES
+    own = os.path.realpath(goal)
     for folder in existing_first(target.folders["lora"]):
         for path in folder.rglob("*.safetensors"):
             left -= 1
             if left < 0 or time.monotonic() > end:
                 return
-            if path != goal:
+            if os.path.realpath(path) != own:
                 yield path
 
 

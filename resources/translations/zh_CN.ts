@@ -3056,7 +3056,7 @@
   </message>
   <message>
    <source>If it was moved, choose it anew; if it is on another disk or a network drive, connect that.</source>
-   <translation type="unfinished" />
+   <translation>如果它被移动了，请重新选择；如果它在另一块磁盘或网络驱动器上，请先连接。</translation>
   </message>
   <message>
    <source>If memory is short, close other programs; with a graphics card, try the device cpu.</source>
@@ -4376,7 +4376,7 @@
   </message>
   <message>
    <source>The folder {path} is not there any more.</source>
-   <translation type="unfinished" />
+   <translation>文件夹 {path} 已不在原处。</translation>
   </message>
   <message>
    <source>The graphics card could not be used, so the CPU computes, more slowly.</source>
@@ -6378,7 +6378,7 @@
   </message>
   <message>
    <source>{reason} Before that it was placed at {paths}.</source>
-   <translation type="unfinished" />
+   <translation>{reason}在此之前已放置到 {paths}。</translation>
   </message>
   <message>
    <source>{setting} has another value than before.</source>

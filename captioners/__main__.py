@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from captioners.base import caption_pictures, find_pictures
-from captioners.catalog import Card, WriteSettings, cards, option_name
+from captioners.catalog import Card, WriteSettings, cards
 from captioners.common.events import JsonLines, Reporter, Terminal
 from captioners.common.scores import default_path
 from trainer.config.fields import Info, Section, plain_type, settings_of
+from trainer.config.options import option_help, option_name
 from trainer.config.problems import read_section
 from trainer.data.captions import split_tags
 from trainer.errors import EXIT_DONE, EXIT_STOPPED, AthanorError, BadInput, RunFailed
@@ -94,10 +95,10 @@ def _add_options(parser: argparse.ArgumentParser, section: type[Section]) -> Non
         usual = field.get_default()
         if kind is bool:
             words = f"{info.help} (off unless given)" if not usual else f"{info.help} (on)"
-            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=_plain(words))
+            parser.add_argument(name, action=argparse.BooleanOptionalAction, default=None, help=option_help(words))
         elif kind is tuple:
             words = f"{info.help} Separated by commas."
-            parser.add_argument(name, type=_tags, metavar="TAGS", default=None, help=_plain(words))
+            parser.add_argument(name, type=_tags, metavar="TAGS", default=None, help=option_help(words))
         else:
             parser.add_argument(
                 name,
@@ -105,7 +106,7 @@ def _add_options(parser: argparse.ArgumentParser, section: type[Section]) -> Non
                 choices=_values(info),
                 default=None,
                 metavar=None if info.choices else kind.__name__.upper(),
-                help=_plain(f"{info.help} ({usual})"),
+                help=option_help(f"{info.help} ({usual})"),
             )
 
 
@@ -115,10 +116,6 @@ def _values(info: Info) -> list[str | int] | None:
 
 def _tags(text: str) -> tuple[str, ...]:
     return tuple(split_tags(text))
-
-
-def _plain(words: str) -> str:
-    return words.replace("%", "%%")
 
 
 def _fail(error: AthanorError, report: Reporter) -> int:

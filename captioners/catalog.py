@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import captioners
 from trainer.config.fields import Choice, Section, plain_type, setting, settings_of
+from trainer.config.options import option_name
 from trainer.messages import Message
 
 if TYPE_CHECKING:
@@ -116,11 +117,6 @@ def arguments(
     for section in (settings, writing):
         line += _options(section)
     return [*line, "--", *(str(path) for path in pictures)]
-
-
-def option_name(key: str) -> str:
-    """The command-line option of a setting."""
-    return "--" + key.replace("_", "-")
 
 
 def _options(section: Section) -> Iterable[str]:

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 stopped on request. Torch is impo
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import errno
 import json
 import os
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from trainer.commands.answers import json_value
 from trainer.errors import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
@@ -118,7 +118,7 @@ def _check(chosen: argparse.Namespace) -> int:
     has_errors = any(problem.severity == "error" for problem in problems)
     if chosen.json:
         plan = {"steps": checked.plan.total_steps, "epochs": checked.plan.num_epochs} if checked.plan else None
-        _print_json({"ok": not has_errors, "problems": [_problem_json(problem) for problem in problems], "plan": plan})
+        _print_json({"ok": not has_errors, "problems": [json_value(problem) for problem in problems], "plan": plan})
     else:
         _tell_problems(problems)
         if checked.plan is not None and not has_errors:
@@ -309,7 +309,7 @@ def _complain(error: AthanorError, as_json: bool) -> None:
     if as_json:
         answer: dict[str, Any] = {"ok": False, "what": str(error.what), "todo": str(error.todo) if error.todo else None}
         templates = {"what_message": error.what.to_json(), "todo_message": error.todo.to_json() if error.todo else None}
-        _print_json(answer | templates | {"problems": [_problem_json(problem) for problem in problems]})
+        _print_json(answer | templates | {"problems": [json_value(problem) for problem in problems]})
     elif problems:
         _tell_problems(problems)
     else:
@@ -319,19 +319,6 @@ def _complain(error: AthanorError, as_json: bool) -> None:
 def _tell_problems(problems: Sequence[Problem]) -> None:
     for problem in problems:
         _tell(f"{'Note' if problem.severity == 'warning' else 'Problem'}: {problem}")
-
-
-def _problem_json(problem: Problem) -> dict[str, Any]:
-    return {part.name: _plain(getattr(problem, part.name)) for part in dataclasses.fields(problem)}
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON takes it; messages as their sentences."""
-    if isinstance(value, Message | Path):
-        return str(value)
-    if isinstance(value, tuple | list | set | frozenset):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _last_words(ending: Any, path: Path) -> str:

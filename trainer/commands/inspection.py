@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from trainer.messages import Message
+from trainer.commands.answers import json_value
 from trainer.models.header import FAMILY_TITLES, ModelFacts
 from trainer.models.opening import shown
 from trainer.models.strangers import METHOD_TITLES
+from trainer.words import size_words
 
 PART_TITLES = {
     "unet": "UNet", "vae": "VAE", "text_encoder": "text encoder", "text_encoder_2": "second text encoder",
@@ -64,22 +63,8 @@ _TRAINING = (  # what people ask of a LoRA's metadata: title, then the entries t
 
 def as_json(facts: ModelFacts) -> dict[str, Any]:
     """All facts, with metadata and tree, as JSON says them; sentences as text."""
-    whole = {part.name: _plain(getattr(facts, part.name)) for part in dataclasses.fields(facts)}
+    whole: dict[str, Any] = json_value(facts)
     return whole | {"metadata": dict(facts.metadata), "dtypes": dict(facts.dtypes)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Message | Path):
-        return str(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {part.name: _plain(getattr(value, part.name)) for part in dataclasses.fields(value)}
-    if isinstance(value, frozenset):
-        return sorted(value)
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def as_text(facts: ModelFacts) -> str:
@@ -113,10 +98,10 @@ def _facts(facts: ModelFacts) -> Iterator[tuple[str, str]]:
     yield "input channels", str(facts.in_channels or "")
     yield "latent channels", str(facts.latent_channels or "")
     yield "native size", f"{facts.native_resolution} pixels" if facts.native_resolution else ""
-    yield "numbers", ", ".join(f"{name} ({_size(count)})" for name, count in facts.dtypes)
+    yield "numbers", ", ".join(f"{name} ({size_words(count)})" for name, count in facts.dtypes)
     yield "tensors", str(facts.num_tensors or "")
     yield "format", CONTAINERS.get(facts.container or "", "")
-    yield "size", _size(facts.num_bytes) if facts.num_bytes else ""
+    yield "size", size_words(facts.num_bytes) if facts.num_bytes else ""
 
 
 def _because(facts: ModelFacts) -> str:
@@ -167,14 +152,6 @@ def _tags(text: str) -> list[str]:
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         return []
     return [f"{tag} ({count})" for tag, count in counts.most_common(_NUM_TAGS)]
-
-
-def _size(count: int) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1024 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024  # type: ignore[assignment]
-    raise AssertionError
 
 
 def _clean(text: str) -> str:

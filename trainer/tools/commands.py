@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol
 from pydantic.fields import FieldInfo
 
 from trainer.config.fields import Info, Section, item_section, plain_type, settings_of
+from trainer.config.options import option_help, option_name
 from trainer.config.problems import read_section
 from trainer.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_STOPPED, AthanorError, BadInput, Problem, Stopped
 from trainer.messages import Message, say
@@ -82,10 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def option_name(key: str) -> str:
-    return f"--{key.replace('_', '-')}"
-
-
 def _add(parser: argparse.ArgumentParser, tool: Tool, key: str, field: FieldInfo, info: Info) -> None:
     """Add one setting: by its place if the tool says so, else as an option."""
     kind, item = plain_type(field), item_section(field)
@@ -98,7 +95,7 @@ def _add(parser: argparse.ArgumentParser, tool: Tool, key: str, field: FieldInfo
     elif item is not None:
         name = option_name(key.removesuffix("s"))
         words = f"{help} Again for each one: FILE [WEIGHT] [{'=… '.join(_later_keys(item))}=…]"
-        parser.add_argument(name, dest=key, nargs="+", action="append", metavar="FILE", help=_plain(words))
+        parser.add_argument(name, dest=key, nargs="+", action="append", metavar="FILE", help=option_help(words))
     elif kind is bool:
         parser.add_argument(option_name(key), action="store_true", default=None, help=help)
     elif kind is tuple:
@@ -122,11 +119,7 @@ def _help(field: FieldInfo, info: Info) -> str:
     usual = field.get_default()
     if usual not in ("", (), None, False):
         words.append(f"({usual})")
-    return _plain(" ".join(words))
-
-
-def _plain(words: str) -> str:
-    return words.replace("%", "%%")
+    return option_help(" ".join(words))
 
 
 def _later_keys(item: type[Section]) -> list[str]:

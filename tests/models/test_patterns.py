@@ -45,7 +45,7 @@ def first(patterns: list[str], name: str) -> str | None:
 @settings(max_examples=600)
 @given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join), st.lists(st.text("ab.", max_size=7), max_size=8))
 def test_it_is_what_python_says(pattern: str, names: list[str]) -> None:
-    """Of every pattern of these pieces; where Python refuses one, so do we."""
+    """Of every pattern of these pieces that Python reads."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -53,12 +53,9 @@ def test_it_is_what_python_says(pattern: str, names: list[str]) -> None:
             balanced = re.compile(pattern) is not None
     except re.error:
         balanced = False
-    if balanced and not re.search(r"[*+?}][+]", pattern):  # what never gives back is not read
+    if balanced and not re.fullmatch(r"[\w.]+", pattern):  # a plain name means itself
         found = Patterns([pattern])
         assert [found.first(name) for name in names] == [first([pattern], name) for name in names]
-    elif not balanced:
-        with pytest.raises(NotRead):
-            Patterns([pattern])
 
 
 @pytest.mark.parametrize(
@@ -82,31 +79,15 @@ def test_layers_as_peft_finds_them(patterns: list[str]) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        "(?=a)b",
-        "(?!a)b",
-        "(?<=a)b",
-        r"(a)\1",
-        "(?P<n>a)",
-        "(?i)a",
-        "a*+",
-        "a++",
-        r"\bq",
-        r"\Aq",
-        "[[a]",
-        "a**",
+        "[a",
         "(",
         ")",
-        "a{2",
-        "[b-a]",
         "*a",
-        "a{3,2}",
         "a\\",
         "a)|(b",
-        "^*",
-        "(" * 30 + ")" * 30,
+        "(?P<n>a)(?P<n>",
+        "(" * 260 + ")" * 240,
         "a" * 501,
-        "(a{500}){500}",
-        "((){900}){900}",
     ],
 )
 def test_what_is_not_read_is_refused(pattern: str) -> None:
@@ -116,11 +97,12 @@ def test_what_is_not_read_is_refused(pattern: str) -> None:
 
 
 HOSTILE = [
+    r"(.+)(.+)(.+)(.+)(.+)(.+)(.+)\3\4\5X",
     "(a+)+b",
     "(.*)*x",
     "(.|..|...)*x",
     "(.*)(.*)(.*)(.*)(.*)(.*)x",
-    "(a|a)" * 50,
+    "(a|a)*" * 50 + "x",
     ".*" * 200 + "x",
     "(" * 20 + ".*" + ")*" * 20,
 ]
@@ -154,3 +136,9 @@ def test_a_pattern_for_each_layer_of_the_largest_model_is_read() -> None:
     assert len(names) > 1000 and [found.first(name) for name in names] == names
     broad = Patterns([rf"down_blocks\.{number}\..*\.attn[12]\.to_(k|v)" for number in range(30)])
     assert sum(broad.first(name) is not None for name in names) == len(names) / 2
+
+
+def test_what_takes_too_long_is_named() -> None:
+    with pytest.raises(NotRead) as caught:
+        Patterns(["to_q", HOSTILE[0]]).first(LAYER.replace("to_q", "to_k"))
+    assert str(caught.value) == HOSTILE[0]

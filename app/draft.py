@@ -116,6 +116,7 @@ class Draft(QObject):
         self._undo: list[Snapshot] = []
         self._redo: list[Snapshot] = []
         self._last_edit = ("", 0.0)
+        self._paths: dict[str, tuple[tuple[str, Path] | None, str]] = {}  # place -> what was asked, what it means
         self.disk = OnDisk()
         self._disk_run: RunFile | None = None
         self._values_checked = Checked(-1, None, ())
@@ -142,10 +143,17 @@ class Draft(QObject):
             return self.default(place)
 
     def path(self, place: str) -> str:
-        """The path (or the hub's id) at a place as the run will have it: "~" and what is relative filled in."""
-        key, _, name = place.partition(".")
-        values = absolute_values({key: {name: str(self.get(place) or "").strip()}}, self._base)
-        return str(values[key][name])
+        """The path (or the hub's id) at a place as the run will have it: "~" and what is relative filled in.
+
+        What looks like an id is looked for on the disk, once for each value.
+        """
+        asked = (str(self.get(place) or "").strip(), self._base)
+        known, answer = self._paths.get(place, (None, ""))
+        if known != asked:
+            key, _, name = place.partition(".")
+            answer = str(absolute_values({key: {name: asked[0]}}, asked[1])[key][name])
+            self._paths[place] = (asked, answer)
+        return answer
 
     def default(self, place: str) -> Any:
         """What the preset (or else the schema) has at a place. Raises KeyError for an unknown place."""

@@ -67,9 +67,12 @@ class ToolForm(QWidget):
 
     changed = Signal()
 
-    def __init__(self, tool: Tool, preferences: Preferences, values: Values) -> None:
-        """`values`: what was typed before, as `values` gave it."""
+    def __init__(
+        self, tool: Tool, preferences: Preferences, values: Values, to_come: Callable[[], frozenset[Path]]
+    ) -> None:
+        """`values`: what was typed before, as `values` gave it; `to_come()`: files that will be there soon."""
         super().__init__()
+        self._to_come = to_come
         self.tool, self._preferences, self._before = tool, preferences, dict(values)
         self.lines: dict[str, Line] = {}
         self.fold: Fold | None = None
@@ -158,7 +161,7 @@ class ToolForm(QWidget):
         self._show_needed()
         if self._has_tried:
             self._show_problems(self._problems()[1])
-        self._offer_output()
+        self.offer_output()
         self.changed.emit()
 
     def _show_needed(self) -> None:
@@ -205,12 +208,14 @@ class ToolForm(QWidget):
 
     # ---- a name for the output ----
 
-    def _offer_output(self) -> None:
+    def offer_output(self) -> None:
+        """Write a free name for the output into its field, unless somebody has typed one."""
         if "output" not in self.tool.needed or not self._output_is_ours:
             return
         wanted = suggested_output(self.tool.name, self.values())
         if wanted is not None:
-            self._offers.ask(lambda: free_name(wanted))
+            to_come = self._to_come()
+            self._offers.ask(lambda: free_name(wanted, to_come))
 
     def _take_offer(self, path: Path) -> None:
         if self._output_is_ours:
@@ -243,11 +248,12 @@ def suggested_output(tool: str, values: Values) -> Path | None:
     return source.with_name(f"{stem}{endings[tool]()}.safetensors") if tool in endings else None
 
 
-def free_name(path: Path) -> Path:
-    """The path, or one with a number behind its stem if something lies there. Asks the disk: not on the window's thread."""
+def free_name(path: Path, to_come: frozenset[Path] = frozenset()) -> Path:
+    """The path, or one with a number behind its stem if something lies there or will soon. Asks the disk: not on the
+    window's thread."""
     number, found = 2, path
     try:
-        while found.exists() and number < 1000:
+        while (found in to_come or found.exists()) and number < 1000:
             found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
     except (OSError, ValueError):  # a name that no file can have
         return path

@@ -24,6 +24,7 @@ class Job:
         title: the tool's, for translation.
         subject: the names of the files it is about.
         arguments: of `python -m trainer`.
+        writes: the file that it is to make, "" for none.
         done, total: progress, in units of the tool's own; total 0: not known.
         text: what it is doing, what came out, or what went wrong, in the window's language of that moment.
         outputs: files and folders written.
@@ -34,6 +35,7 @@ class Job:
     title: Message
     subject: str
     arguments: tuple[str, ...]
+    writes: str = ""
     state: State = "waiting"
     done: int = 0
     total: int = 0
@@ -80,6 +82,11 @@ class Jobs(QObject):
         """The job that is at work now."""
         return self._running
 
+    @property
+    def to_come(self) -> frozenset[Path]:
+        """The files that will be written by what is not over yet."""
+        return frozenset(Path(job.writes) for job in self.jobs if job.writes and not job.is_over)
+
     def add(self, job: Job) -> None:
         """Do this as well, after those that wait."""
         self.jobs.append(job)
@@ -97,7 +104,7 @@ class Jobs(QObject):
     def again(self, job: Job) -> None:
         """Do what has failed once more."""
         self.remove(job)
-        self.add(Job(job.title, job.subject, job.arguments, makes_model=job.makes_model))
+        self.add(Job(job.title, job.subject, job.arguments, job.writes, makes_model=job.makes_model))
 
     def remove(self, job: Job) -> None:
         """Forget a job that does not run."""

@@ -108,7 +108,7 @@ class ToolsPage(Page):
         self.card.heading.setText(title)
         self.summary.setText(summary)
         self.look_button.setVisible(name == "metadata")
-        self.tool_form = ToolForm(tool, self.preferences, self.jobs.typed.get(name, {}))
+        self.tool_form = ToolForm(tool, self.preferences, self.jobs.typed.get(name, {}), lambda: self.jobs.to_come)
         self.tool_form.changed.connect(self._remember)
         self._form_place.addWidget(self.tool_form)
         self._task = self.context.slices.start(self.tool_form.build())
@@ -141,9 +141,12 @@ class ToolsPage(Page):
         if settings is None:
             return
         tool = form.tool
-        job = Job(tool.title, job_subject(form.values()), command_line(tool.name, tool.given, settings))
+        values = form.values()
+        line = command_line(tool.name, tool.given, settings)
+        job = Job(tool.title, job_subject(values), line, str(values.get("output") or ""))
         job.makes_model = tool.name in MAKE_MODELS
         self.jobs.add(job)
+        form.offer_output()  # for the next one: that name is taken now
         self.verticalScrollBar().setValue(0)
 
     # ---- jobs ----

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from app import draft as draft_module
 from app.draft import Draft, default_values, usable_run
 from tests.app.conftest import Wait
 from trainer.config.files import read_run, read_values
@@ -181,3 +182,23 @@ def test_a_models_id_on_the_hub_is_no_path(draft: Draft, tmp_path: Path) -> None
     (tmp_path / "someone" / "model").mkdir(parents=True)
     draft.open(file)
     assert draft.get("model.path") == str(tmp_path / "someone" / "model")
+
+
+def test_a_path_is_what_the_run_takes_it_for(draft: Draft, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft.file = tmp_path / "run.toml"
+    asked: list[str] = []
+    found = draft_module.absolute_values
+    monkeypatch.setattr(draft_module, "absolute_values", lambda *given: asked.append("x") or found(*given))
+    for typed, meant in (
+        ("a/b.ckpt", str(tmp_path / "a" / "b.ckpt")),
+        ("~no-such-user/x", str(tmp_path / "~no-such-user" / "x")),
+        ("someone/model", "someone/model"),
+        ("", ""),
+    ):
+        draft.set("model.path", typed)
+        asked.clear()
+        assert draft.path("model.path") == draft.path("model.path") == meant
+        assert len(asked) == 1, "the disk is asked once"
+    (tmp_path / "someone" / "model").mkdir(parents=True)
+    draft.set("model.path", "someone/model")
+    assert draft.path("model.path") == str(tmp_path / "someone" / "model")

@@ -235,7 +235,7 @@ def test_home_and_relative_paths_mean_what_the_run_takes_them_for(
     page.draft.save(tmp_path / "run.toml")
     (tmp_path / "near.safetensors").write_bytes(tiny.read_bytes())
     assert chosen(page, "near.safetensors", wait, tmp_path / "near.safetensors").kind == "base"
-    for strange in ("~nobody/x", "~", "a\0b"):
+    for strange in ("~no-such-user/x", "~", "a\0b"):
         page.draft.set("model.path", strange)
         wait(lambda: page._facts is not None and page._facts.kind != "base" and not page._asks.busy)
         wait(lambda: page.draft.is_checked)

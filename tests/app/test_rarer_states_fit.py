@@ -79,7 +79,7 @@ def test_every_tool_and_job(app: QApplication, window: MainWindow, sdxl: Path, w
         wait(lambda: not cut_on(window, "tools", app), 5)
     subject = "a-long-name-of-a-model.safetensors, another-long-name.safetensors → both.safetensors"
     failed = Job(say("Merge models"), subject, ("no-such-command",))
-    done = Job(say("Convert"), subject, (), "done", text="It is there.", outputs=(sdxl,), notes=("A note.",))
+    done = Job(say("Convert"), subject, (), state="done", text="It is there.", outputs=(sdxl,), notes=("A note.",))
     done.makes_model = True
     page.jobs.jobs.append(done)
     page.jobs.add(failed)

@@ -339,6 +339,24 @@ def test_a_failure_is_said_in_the_banner_until_it_is_dealt_with(
     assert job.state == "done" and again.banner.banner is None
 
 
+def test_the_next_job_is_offered_a_name_that_the_last_one_does_not_take(
+    page: ToolsPage, lora: Path, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(self: Command, arguments: Any, **_: Any) -> None:
+        self._process.start(sys.executable, ["-c", "import time; time.sleep(60)"])
+
+    monkeypatch.setattr(Command, "start", start)
+    form = fill(page, "resize", {"lora": str(lora)})
+    output = form.lines["output"].editor
+    for name in ("rufus-r8.safetensors", "rufus-r8-2.safetensors", "rufus-r8-3.safetensors"):
+        wait(lambda name=name: output.value() == str(lora.with_name(name)))
+        page.start()
+    assert [Path(job.writes).name for job in page.jobs.jobs][-1] == "rufus-r8-3.safetensors"
+    for job in reversed(list(page.jobs.jobs)):
+        page.jobs.stop(job)
+    wait(lambda: page.jobs.running is None)
+
+
 def test_ctrl_enter_runs_the_tool_and_not_the_training(
     window: MainWindow, page: ToolsPage, lora: Path, wait: Wait
 ) -> None:

@@ -138,6 +138,23 @@ def test_a_tagger_goes_on_when_the_window_is_built_anew(window: MainWindow, tmp_
     assert window.context.tagger is None
 
 
+def test_a_tagger_that_is_stopped_says_so(window: MainWindow, tmp_path: Path, wait: Wait) -> None:
+    page = images_page(window)
+    page.folders.add_paths([str(kohya_folder(tmp_path))])
+    wait(lambda: page.folders.picture_folders())
+    page.tag_button.click()
+    tagger = page.tagger
+    tagger.model.set_value(str(save_model(tmp_path / "model")))
+    for presses in (1, 2):  # it is asked, then ended
+        tagger.start()
+        for _ in range(presses):
+            tagger.stop_button.click()
+        wait(lambda: not tagger.is_running, 120)
+        assert tagger.banner.banner is not None and "topped" in tagger.banner.banner.text.text()
+        assert tagger.start_button.isVisibleTo(page)
+    assert window.context.news.marks == {}
+
+
 def test_a_tagger_setting_that_is_wrong_is_named_in_words(window: MainWindow, tmp_path: Path, wait: Wait) -> None:
     page = images_page(window)
     page.folders.add_paths([str(kohya_folder(tmp_path))])

@@ -1,13 +1,32 @@
-"""A hub on this machine, for the tests that fetch models by their id."""
+"""A tiny model that tests only read, and a hub on this machine for those that fetch models by their id."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.models.hub_model import DIFFUSERS, REPO
 from tests.models.hub_server import Hub, serving
+from tests.models.shapes import Shapes
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole SD 1.x model, for all tests that only read it."""
+    from tests.tiny import save_tiny_file
+
+    return save_tiny_file(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def sd1(tiny_file: Path) -> Shapes:
+    """Its names and shapes."""
+    from trainer.models.safetensors_file import read_header
+
+    return read_header(tiny_file).shapes
 
 
 @pytest.fixture
@@ -24,6 +43,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serving(Hub()) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.address)
         yield running
+
+
+@pytest.fixture
+def served(server: Hub) -> None:
+    """The hub has a model."""
+    server.repos[REPO] = dict(DIFFUSERS)
 
 
 @pytest.fixture

@@ -4679,8 +4679,8 @@
    <translation>能保留每层长度这一比例的最小的秩（sv_fro）。</translation>
   </message>
   <message>
-   <source>The smallest rank whose singular values make up this share of their sum.</source>
-   <translation>奇异值达到总和这一比例的最小的秩。</translation>
+   <source>The smallest rank whose singular values make up this share of their sum (sv_cumulative; LyCORIS' quantile).</source>
+   <translation>奇异值之和达到该比例所需的最小秩（sv_cumulative；LyCORIS 的 quantile）。</translation>
   </message>
   <message>
    <source>The snapshot before it is used.</source>
@@ -6353,8 +6353,8 @@
    <translation>{path} 已经在那里了。</translation>
   </message>
   <message>
-   <source>{path} says another hash of itself in its header: its weights were changed since.</source>
-   <translation>{path} 的文件头里写的是另一个哈希值：权重在那之后被改过。</translation>
+   <source>{path} says another hash of itself in its header: its weights were changed since, or its writer counted otherwise.</source>
+   <translation>{path} 的文件头中记录的哈希与实际不同：其权重后来被修改过，或写入它的程序采用了别的算法。</translation>
   </message>
   <message>
    <source>{path}: ranks {least} to {greatest}, {mean} on average; {kept} % of the change's length is left, {size} of the size.</source>

@@ -195,3 +195,20 @@ def test_what_cannot_be_joined_or_resized_is_refused(loras: list[Path], tmp_path
 
 def entries(*paths: Path) -> tuple[LoraEntry, ...]:
     return tuple(LoraEntry(path=str(path)) for path in paths)
+
+
+def test_convolutions_have_a_rank_of_their_own(tmp_path: Path) -> None:
+    """In joining and in resizing; 0 takes the other one."""
+    draw = torch.Generator().manual_seed(0)
+    conv, linear = "lora_unet_down_blocks_0_resnets_0_conv1", QUERY
+    tensors = {f"{conv}.lora_up.weight": torch.randn(32, 6, 1, 1, generator=draw),
+               f"{conv}.lora_down.weight": torch.randn(6, 32, 3, 3, generator=draw),
+               f"{linear}.lora_up.weight": torch.randn(32, 6, generator=draw),
+               f"{linear}.lora_down.weight": torch.randn(6, 32, generator=draw)}  # fmt: skip
+    lora = save(tmp_path / "lora.safetensors", tensors)
+    both = entries(lora, lora)
+    for conv_rank, expected in ((2, 2), (5, 5), (0, 4)):
+        for tool, settings in (("join", {"loras": both}), ("resize", {"lora": lora})):
+            use(tool, output=tmp_path / "out.safetensors", rank=4, conv_rank=conv_rank, overwrite=True, **settings)
+            after = read_file(tmp_path / "out.safetensors")
+            assert {name: len(after[f"{name}.lora_down.weight"]) for name in layers_of(after)} == {conv: expected, linear: 4}

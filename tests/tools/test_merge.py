@@ -166,7 +166,8 @@ def test_missing_and_unused_weights_are_counted(models: list[Path], tmp_path: Pa
 def test_schedules_and_markers_are_taken_from_the_first_in_their_precision(models: list[Path], tmp_path: Path) -> None:
     marked = changed(models[0], tmp_path / "marked.safetensors", lambda tensors: tensors.update(
         {"alphas_cumprod": torch.rand(1000), "model_ema.decay": torch.tensor(0.9999)}))  # fmt: skip
-    use("merge", model_a=marked, model_b=models[1], output=tmp_path / "m.safetensors", precision="fp16")
+    result = use("merge", model_a=marked, model_b=models[1], output=tmp_path / "m.safetensors", precision="fp16")
+    assert [str(note) for note in result.notes] == ["1 averaged weights (EMA) were left out."]
     merged = read_file(tmp_path / "m.safetensors")
     assert merged["alphas_cumprod"].dtype == torch.float32 and "model_ema.decay" not in merged
     assert merged[f"{UNET}out.2.weight"].dtype == torch.float16

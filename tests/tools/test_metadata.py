@@ -101,3 +101,20 @@ def test_the_form_knows_the_same_settings() -> None:
         "output",
         "overwrite",
     ]
+
+
+def test_an_entry_is_taken_out_by_its_own_name(tmp_path: Path) -> None:
+    """Also one with signs that elsewhere stand for others; and capitals are not small letters, on any system."""
+    path = save(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {"a[1]": "x", "a1": "y", "A1": "z"})
+    use("metadata", file=path, remove=("a[1]",))
+    assert read_header(path).metadata == {"a1": "y", "A1": "z"}
+    use("metadata", file=path, remove=("a*",))
+    assert read_header(path).metadata == {"A1": "z"}
+
+
+def test_a_linked_file_is_changed_where_it_lies(lora: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(lora)
+    result = use("metadata", file=link, set=("modelspec.title=New",))
+    assert link.is_symlink() and read_header(lora).metadata["modelspec.title"] == "New"
+    assert result.outputs == (lora,)

@@ -13,7 +13,14 @@ from trainer.messages import Message, say
 from trainer.models.header import FAMILY_TITLES
 from trainer.tools import provenance
 from trainer.tools.catalog import BakeSettings, LoraEntry
-from trainer.tools.checkpoint import Checkpoint, architecture_of, check_numbers, open_checkpoint, part_of
+from trainer.tools.checkpoint import (
+    Checkpoint,
+    architecture_of,
+    check_numbers,
+    left_out_averages,
+    open_checkpoint,
+    part_of,
+)
 from trainer.tools.deltas import DORA, DOWN, MID, UP
 from trainer.tools.lora_file import Layer, LoraFile, open_loras, weight_of
 from trainer.tools.model_out import MODEL_SUFFIXES, computed, copied, write_model
@@ -63,7 +70,7 @@ def run(settings: BakeSettings, watch: Watch) -> Result:
     return Result(
         say("{count} weights changed, written to {path}.", count=num_changed, path=str(output)),
         (output,),
-        tuple(_notes(changes, loras)),
+        (*left_out_averages(model), *_notes(changes, loras)),
         {"changed": num_changed, "tensors": len(rows)},
     )
 

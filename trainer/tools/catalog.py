@@ -20,7 +20,9 @@ RULES = (
         "frobenius", "Share of the length", "The smallest rank that keeps this share of each layer's length (sv_fro)."
     ),
     Choice(
-        "cumulative", "Share of the sum", "The smallest rank whose singular values make up this share of their sum."
+        "cumulative",
+        "Share of the sum",
+        "The smallest rank whose singular values make up this share of their sum (sv_cumulative; LyCORIS' quantile).",
     ),
     Choice(
         "ratio", "Ratio to the greatest", "Keeps the singular values above the greatest one divided by this (sv_ratio)."
@@ -65,6 +67,10 @@ def _amount_of_rule() -> Any:
         "A fixed rank does not use it.",
         ge=0,
     )
+
+
+def _conv_rank(help: str) -> Any:
+    return setting(0, "Rank of convolutions", help, ge=0, le=4096)
 
 
 def _weight(label: str, help: str) -> Any:
@@ -168,6 +174,7 @@ class JoinSettings(Section):
         ge=0,
         le=4096,
     )
+    conv_rank: int = _conv_rank("The same for 3×3 convolutions; 0 takes the rank.")
     precision: str = _precision("fp16", "Of the new file; computed is in fp32.")
     overwrite: bool = _overwrite()
 
@@ -191,13 +198,7 @@ class ExtractSettings(Section):
     rule: str = _rule("How each layer's rank is chosen.")
     amount: float = _amount_of_rule()
     rank: int = setting(32, "Rank", "The rank of each layer, or the most that the rule may choose.", ge=1, le=4096)
-    conv_rank: int = setting(
-        0,
-        "Rank of convolutions",
-        "The same for 3×3 convolutions; 0 leaves them out, as a plain LoRA does.",
-        ge=0,
-        le=4096,
-    )
+    conv_rank: int = _conv_rank("The same for 3×3 convolutions; 0 leaves them out, as a plain LoRA does.")
     least_change: float = setting(
         0.0,
         "Ignore changes below",
@@ -229,9 +230,7 @@ class ResizeSettings(Section):
     rule: str = _rule("How each layer's new rank is chosen.")
     amount: float = _amount_of_rule()
     rank: int = setting(8, "Rank", "The new rank, or the most that the rule may choose.", ge=1, le=4096)
-    conv_rank: int = setting(
-        0, "Rank of convolutions", "The same for 3×3 convolutions; 0 takes the rank.", ge=0, le=4096
-    )
+    conv_rank: int = _conv_rank("The same for 3×3 convolutions; 0 takes the rank.")
     precision: str = _precision("keep", "Of the new file; computed is in fp32.")
     overwrite: bool = _overwrite()
 

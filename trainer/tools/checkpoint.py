@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import BadInput
-from trainer.messages import say
+from trainer.messages import Message, say
 from trainer.models import keys
 from trainer.models.configs import config_beside
 from trainer.models.header import FAMILY_TITLES, TRAINABLE, ModelFacts, inspect_file
@@ -64,6 +64,12 @@ def part_of(name: str) -> str | None:
     if name.startswith(keys.LDM_EMA):
         return "ema"
     return next((part for part, prefix in _TEXT_PREFIXES if name.startswith(prefix)), None)
+
+
+def left_out_averages(model: Checkpoint) -> Iterator[Message]:
+    """What to tell of a model whose averaged weights are not written."""
+    if count := sum(part_of(name) == "ema" for name in model.places):
+        yield say("{count} averaged weights (EMA) were left out.", count=count)
 
 
 def open_checkpoint(path: str, what: str) -> Checkpoint:

@@ -94,7 +94,7 @@ def _add(parser: argparse.ArgumentParser, tool: Tool, key: str, field: FieldInfo
             parser.add_argument(key, nargs=None if key in tool.needed else "?", metavar=key.upper(), help=help)
     elif item is not None:
         name = option_name(key.removesuffix("s"))
-        words = f"{help} Again for each one: FILE [WEIGHT] [{'=… '.join(_later_keys(item))}=…]"
+        words = f"{help} Again for each one: {list_option(item)}"
         parser.add_argument(name, dest=key, nargs="+", action="append", metavar="FILE", help=option_help(words))
     elif kind is bool:
         parser.add_argument(option_name(key), action="store_true", default=None, help=help)
@@ -104,13 +104,21 @@ def _add(parser: argparse.ArgumentParser, tool: Tool, key: str, field: FieldInfo
         names = ["-o", option_name(key)] if key == "output" else [option_name(key)]
         choices = [choice.value for choice in info.choices] or None
         number = kind if kind in (int, float) else str
-        parser.add_argument(*names, dest=key, type=number, choices=choices, metavar=_metavar(kind, info), help=help)
+        word = None if choices else value_name(kind, info)
+        parser.add_argument(*names, dest=key, type=number, choices=choices, metavar=word, help=help)
 
 
-def _metavar(kind: type, info: Info) -> str | None:
+def value_name(kind: type, info: Info) -> str:
+    """What stands for a setting's value in help."""
     if info.choices:
-        return None
+        return "{" + ",".join(str(choice.value) for choice in info.choices) + "}"
     return "FILE" if info.widget == "file" else kind.__name__.upper()
+
+
+def list_option(item: type[Section]) -> str:
+    """What one item of a list is written as: `FILE [WEIGHT] [unet=…]`."""
+    _, second, *later = [key for key, _, _ in settings_of(item)]
+    return f"FILE [{second.upper()}] [{'=… '.join(later)}=…]"
 
 
 def _help(field: FieldInfo, info: Info) -> str:
@@ -120,10 +128,6 @@ def _help(field: FieldInfo, info: Info) -> str:
     if usual not in ("", (), None, False):
         words.append(f"({usual})")
     return option_help(" ".join(words))
-
-
-def _later_keys(item: type[Section]) -> list[str]:
-    return [key for key, _, _ in settings_of(item)][2:]
 
 
 def _settings(tool: Tool, chosen: argparse.Namespace) -> Any:

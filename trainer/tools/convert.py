@@ -12,7 +12,7 @@ from trainer.models import keys
 from trainer.models.header import ModelFacts, inspect_file
 from trainer.models.weights_file import WEIGHT_SUFFIXES, read_header
 from trainer.tools.catalog import ConvertSettings
-from trainer.tools.checkpoint import Checkpoint, family_of, open_checkpoint, part_of
+from trainer.tools.checkpoint import Checkpoint, family_of, left_out_averages, open_checkpoint, part_of
 from trainer.tools.model_out import MODEL_SUFFIXES, copied, write_model
 from trainer.tools.output import check_output
 from trainer.tools.places import Files, Place
@@ -108,7 +108,7 @@ def _with_ema(model: Checkpoint, wish: str) -> tuple[Checkpoint, Message | None]
             )
         places |= {name: place for name, place in twins.items() if place is not None}
         return replace(model, places=places), say("The UNet's averaged weights were taken.")
-    return replace(model, places=places), say("{count} averaged weights (EMA) were left out.", count=len(averaged))
+    return replace(model, places=places), next(left_out_averages(model))
 
 
 def _write_file(output: Path, model: Checkpoint, settings: ConvertSettings, watch: Watch) -> int:

@@ -95,8 +95,11 @@ def _lines(hashes: Hashes) -> list[str]:
 
 
 def _changed(hashes: Hashes) -> bool:
-    return hashes.says is not None and hashes.says != hashes.data
+    return hashes.says is not None and hashes.says.lower() != hashes.data
 
 
 def _changed_note(path: Path) -> Message:
-    return say("{path} says another hash of itself in its header: its weights were changed since.", path=str(path))
+    return say(
+        "{path} says another hash of itself in its header: its weights were changed since, or its writer counted otherwise.",
+        path=str(path),
+    )

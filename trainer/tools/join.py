@@ -38,7 +38,7 @@ def run(settings: JoinSettings, watch: Watch) -> Result:
     inputs = {f"LoRA {number}": lora.path for number, lora in enumerate(loras, 1)}
     metadata = provenance.of_lora(
         [lora.metadata for lora in loras], output, "join", inputs, network_metadata(layers),
-        weights=provenance.weights(settings.loras), rank=settings.rank or None,
+        weights=provenance.weights(settings.loras), rank=settings.rank or None, conv_rank=settings.conv_rank or None,
     )  # fmt: skip
     dtype = PRECISIONS.get(settings.precision, loras[0].dtype)
     write_lora(output, layers, metadata, dtype, watch)
@@ -66,12 +66,12 @@ def _join(loras: Sequence[LoraFile], settings: JoinSettings, watch: Watch) -> di
     made: dict[str, Made] = {}
     with Files() as files:
         for name, parts in by_layer.items():
-            made[name] = _joined(name, parts, settings.rank, files)
+            made[name] = _joined(name, parts, settings, files)
             meter.advance(1)
     return made
 
 
-def _joined(name: str, parts: Parts, rank: int, files: Files) -> Made:
+def _joined(name: str, parts: Parts, settings: JoinSettings, files: Files) -> Made:
     """The sum of one layer's changes, each times its weight, as a layer of scale 1.
 
     A factor's root goes to either side, so that neither gets values that a short float could not hold.
@@ -95,10 +95,12 @@ def _joined(name: str, parts: Parts, rank: int, files: Files) -> Made:
         rows.add((len(up), *row))
     if len(rows) > 1:
         _refuse(name, parts, rows)
-    up, down, row = torch.cat(ups, 1), torch.cat(downs), next(iter(rows))[1:]
-    if rank and rank < down.shape[0]:
-        up, down = svd_of_product(up, down).halves(rank)
-    return Made(up, down, row)
+    joined = Made(torch.cat(ups, 1), torch.cat(downs), next(iter(rows))[1:])
+    rank = settings.conv_rank if joined.is_convolution and settings.conv_rank else settings.rank
+    if settings.rank and rank < joined.rank:
+        up, down = svd_of_product(joined.up, joined.down).halves(rank)
+        return joined._replace(up=up, down=down)
+    return joined
 
 
 def _refuse(name: str, parts: Parts, rows: set[tuple[int, ...]]) -> None:

@@ -13,7 +13,15 @@ from trainer.messages import Message, say
 from trainer.tools import provenance
 from trainer.tools.blocks import block_names, block_of, read_amounts
 from trainer.tools.catalog import MergeSettings
-from trainer.tools.checkpoint import Checkpoint, architecture_of, open_checkpoint, part_of, same_family, same_shapes
+from trainer.tools.checkpoint import (
+    Checkpoint,
+    architecture_of,
+    left_out_averages,
+    open_checkpoint,
+    part_of,
+    same_family,
+    same_shapes,
+)
 from trainer.tools.model_out import MODEL_SUFFIXES, copied, file_dtype, in_dtype, write_model
 from trainer.tools.output import Row, check_output
 from trainer.tools.places import Files
@@ -133,6 +141,7 @@ def _metadata(plan: _Plan, settings: MergeSettings) -> dict[str, str]:
 
 def _notes(plan: _Plan, num_merged: int) -> Iterator[Message]:
     """What was not merged, with counts."""
+    yield from left_out_averages(plan.first)
     for label, model in plan.models.items():
         if label == "Model A":
             continue

@@ -38,6 +38,7 @@ def run(settings: MetadataSettings, watch: Watch) -> Result:
     """Show the entries, or write the file with changed ones. Raises BadInput if it is no safetensors file."""
     path = Path(settings.file)
     header = _header(path)
+    path = path.resolve()  # of a link the file is changed that it leads to
     if not (settings.set or settings.remove or settings.strip_private):
         return Result(Message(_shown(header.metadata)), facts={"metadata": dict(header.metadata)})
     changed = change(header.metadata, settings)
@@ -77,7 +78,7 @@ def change(metadata: Mapping[str, str], settings: MetadataSettings) -> dict[str,
         for name in [name for name in kept if _matches(name, (*PRIVATE, *MORE_PRIVATE))]:
             del kept[name]
     for pattern in settings.remove:
-        names = fnmatch.filter(list(kept), pattern)
+        names = [pattern] if pattern in kept else [name for name in kept if _matches(name, (pattern,))]
         if not names and pattern not in metadata:
             raise BadInput(say("There is no entry {name} in the file.", name=pattern))
         for name in names:

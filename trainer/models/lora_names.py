@@ -29,6 +29,7 @@ _ENDS = (  # of tensors' names, to kohya's; a name in the middle ("default") is 
     (re.compile(r"\.lora_linear_layer\.up\.weight$"), UP),
     (re.compile(r"\.alpha$"), ALPHA),
 )
+RANKED = ("hada_w1_b", "lokr_w2_b", "lokr_w1_b")  # of LoHa and LoKr, as everybody calls them: the rank is their rows'
 _WRAPPED = ("base_model_model_", "lycoris_")  # PEFT; LyCORIS on its own, which wraps one module as PEFT does
 _UNET = ("lora_unet_", "oft_unet_", "unet_", "diffusion_model_")
 _BARE = ("down_blocks_", "mid_block_", "up_blocks_", "input_blocks_", "middle_block_", "output_blocks_")  # without either
@@ -132,6 +133,8 @@ def read_alphas(path: Path, metadata: Mapping[str, str], tensors: Iterable[str],
     stabilised = set()
     for name in tensors if configs else ():
         module, end = _split(name)
+        if end is None and name.endswith(tuple(f".{ranked}" for ranked in RANKED)):
+            module, end = name.rpartition(".")[0], DOWN
         layer = names.layer(module)
         part = "unet" if layer.startswith(UNET_PREFIX) else "text_encoder_2" if "_te2_" in layer else "text_encoder"
         config = configs.get(part, configs.get(""))
@@ -164,7 +167,8 @@ class _AdapterConfig:
             patterns = Patterns(of_pattern)
         except NotRead as error:
             raise _not_read(path, error) from error
-        return cls(path, _number(config.get("lora_alpha")), of_pattern, patterns, config.get("use_rslora") is True)
+        alpha = _number(config.get("lora_alpha", config.get("alpha")))
+        return cls(path, alpha, of_pattern, patterns, config.get("use_rslora") is True)
 
     def alpha_of(self, module: str) -> float | None:
         """Of a module by its name in the part, as PEFT finds it: by the first pattern that matches."""

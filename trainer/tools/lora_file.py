@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import BadInput
 from trainer.messages import Message, say
 from trainer.models.header import FAMILY_TITLES, TRAINABLE, ModelFacts, inspect_file
-from trainer.models.lora_names import Alphas, Speller, read_alphas, speller
+from trainer.models.lora_names import RANKED, Alphas, Speller, read_alphas, speller
 from trainer.models.safetensors_file import Header
 from trainer.models.weights_file import read_header
 from trainer.tools.catalog import LoraEntry
@@ -234,9 +234,10 @@ def _parted(name: str, count: int) -> tuple[str, str]:
 
 
 def _add_alphas(grouped: dict[str, dict[str, Place]], alphas: Alphas) -> None:
-    """Give plain layers without an alpha of their own the one that the file's metadata has for them."""
+    """Give layers of a rank without an alpha of their own the one that the file's metadata has for them."""
     for name, tensors in grouped.items():
-        alpha = alphas.find(name, tensors[DOWN].shape[0]) if DOWN in tensors and ALPHA not in tensors else None
+        ranks = [tensors[end].shape[0] for end in (DOWN, *RANKED) if end in tensors and tensors[end].shape]
+        alpha = alphas.find(name, ranks[0]) if ranks and ALPHA not in tensors else None
         if alpha is not None:
             tensors[ALPHA] = Place.made((), "F32", partial(_scalar, alpha))
 

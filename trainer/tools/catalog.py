@@ -156,8 +156,8 @@ class BakeSettings(Section):
     """What `bake` is asked."""
 
     model: str = _model("Model", "The model that the LoRAs are made for.")
-    output: str = _output("The new model, .safetensors or .ckpt.")
     loras: tuple[LoraEntry, ...] = setting((), "LoRAs", "The LoRAs and their weights.", widget="list")
+    output: str = _output("The new model, .safetensors or .ckpt.")
     precision: str = _precision("keep", "Of the new file; computed is in fp32.")
     overwrite: bool = _overwrite()
 
@@ -165,8 +165,8 @@ class BakeSettings(Section):
 class JoinSettings(Section):
     """What `join` is asked."""
 
-    output: str = _output("The new LoRA, .safetensors.")
     loras: tuple[LoraEntry, ...] = setting((), "LoRAs", "The LoRAs and their weights.", widget="list")
+    output: str = _output("The new LoRA, .safetensors.")
     rank: int = setting(
         0,
         "New rank",

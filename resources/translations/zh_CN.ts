@@ -4331,8 +4331,8 @@
    <translation>文件开头没有格式编号。</translation>
   </message>
   <message>
-   <source>The file does not say whether it is an epsilon or a v-prediction model; it will be tested at the start.</source>
-   <translation>文件没有说明它是 epsilon 还是 v 预测模型；开始训练时会测试一下。</translation>
+   <source>The file does not say whether it is an epsilon or a v-prediction model; a test tells, at the latest at the start.</source>
+   <translation>文件没有说明它是 epsilon 还是 v-prediction 模型；会测试一次，最迟在训练开始时。</translation>
   </message>
   <message>
    <source>The file gets smaller; pictures stay the same.</source>

@@ -61,7 +61,9 @@ def prediction_is_the_models(run: RunFile, facts: ModelFacts, family: Family) ->
     chosen = run.model.prediction
     names = {"epsilon": say("epsilon"), "v_prediction": say("v-prediction")}
     if chosen == "auto" and facts.prediction_source is None:
-        what = say("The file does not say whether it is an epsilon or a v-prediction model; a test tells, at the latest at the start.")
+        what = say(
+            "The file does not say whether it is an epsilon or a v-prediction model; a test tells, at the latest at the start."
+        )
         yield Problem("model.prediction", what, severity="warning")
     elif chosen != "auto" and facts.prediction_source not in (None, "family") and chosen != facts.prediction:
         what = say("The model's file says {told}.", told=names[facts.prediction or "epsilon"])

@@ -4332,7 +4332,7 @@
   </message>
   <message>
    <source>The file does not say whether it is an epsilon or a v-prediction model; a test tells, at the latest at the start.</source>
-   <translation>文件没有说明它是 epsilon 还是 v-prediction 模型；会测试一次，最迟在训练开始时。</translation>
+   <translation>文件没有说明它是 epsilon 还是 v 预测模型；会测试一次，最迟在开始训练时。</translation>
   </message>
   <message>
    <source>The file gets smaller; pictures stay the same.</source>

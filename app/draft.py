@@ -20,9 +20,10 @@ from PySide6.QtCore import QObject, QTimer, Signal
 from app import places
 from app.work import Latest
 from trainer import files
-from trainer.config.files import absolute, read_values, to_toml, to_values
+from trainer.config.files import absolute, read_values, to_toml
 from trainer.config.problems import check_values
 from trainer.config.run import FORMAT, RunFile, sections
+from trainer.config.run import default_values as schema_defaults
 from trainer.errors import Problem
 from trainer.models import hub
 from trainer.paths import user_folder
@@ -46,7 +47,7 @@ def default_values() -> Values:
 
 @cache
 def _defaults() -> Values:
-    values: Values = _plain(to_values(RunFile()))
+    values: Values = _plain(schema_defaults())
     return values
 
 

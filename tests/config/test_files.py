@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config.fields import bounds_of, item_section, plain_type, settings_of
-from trainer.config.files import check_values, parse_toml, read_run, to_toml, write_run
+from trainer.config.files import check_values, parse_toml, read_run, to_toml, to_values, write_run
 from trainer.config.migrate import migrate
 from trainer.config.reference import TARGET, settings_page
-from trainer.config.run import Folder, Images, Model, Optimizer, Prompt, RunFile, Samples, sections
+from trainer.config.run import (
+    Folder,
+    Images,
+    Model,
+    Optimizer,
+    Prompt,
+    RunFile,
+    Samples,
+    default_values,
+    sections,
+)
 from trainer.errors import BadInput, BadRunFile
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=40)
@@ -228,3 +238,8 @@ def test_the_manual_is_current() -> None:
 
 def test_the_default_file_is_valid_toml() -> None:
     assert tomllib.loads(to_toml(RunFile()))["format"] == 1
+
+
+def test_a_new_runs_values_are_known_without_making_a_run() -> None:
+    assert default_values() == to_values(RunFile())
+    assert {key: type(part) for key, part in RunFile()} == dict(sections())

@@ -85,7 +85,8 @@ def info_of(field: FieldInfo) -> Info:
 class Section(BaseModel):
     """A table of the run file: frozen, and strict about types and keys (a rate given as text is a mistake to show)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # Deferred: a section's checks are made when it is first filled in, which the window does in its pool.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

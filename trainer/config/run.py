@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from trainer.config.fields import Choice, Section, setting
+from trainer.config.fields import Choice, Section, plain_type, setting
 from trainer.config.material import Folder as Folder
 from trainer.config.material import Images, Model, Regularization
 from trainer.config.registry import method_settings
@@ -445,5 +445,12 @@ class RunFile(Section):
 @cache
 def sections() -> Mapping[str, type[Section]]:
     """The sections of a run file by key, in the file's order."""
-    fields = RunFile.model_fields.items()
-    return MappingProxyType({key: type(field.get_default(call_default_factory=True)) for key, field in fields})
+    return MappingProxyType({key: plain_type(field) for key, field in RunFile.model_fields.items()})
+
+
+def default_values() -> dict[str, dict[str, Any]]:
+    """A new run's values by section and key, as they are in a `RunFile()`."""
+    return {
+        section: {key: field.get_default(call_default_factory=True) for key, field in kind.model_fields.items()}
+        for section, kind in sections().items()
+    }

@@ -1,11 +1,11 @@
-"""Asks a running WebUI (started with `--api`) to look at its folders again. A failure is a note, not an error."""
+"""Asks a running WebUI (started with `--api`) to look at its folders again. A failure is a note, not an error.
+
+The modules for it are imported when somebody asks: the window knows all targets, and seldom asks.
+"""
 
 from __future__ import annotations
 
 import base64
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from queue import Empty, Queue
 from threading import Thread
@@ -35,6 +35,8 @@ def refresh(address: str, kind: Kind, timeout_s: float = TIMEOUT_S) -> Message |
         None if it has done so, else why not, to be shown as a note. Never raises. May take `timeout_s`, and no longer,
         however slowly anything answers: not for the window's thread.
     """
+    from http.client import HTTPException
+
     route = _ROUTES.get(kind)
     if route is None:
         return say("The WebUI has no way to read its list of this kind anew; start it again.")
@@ -45,7 +47,7 @@ def refresh(address: str, kind: Kind, timeout_s: float = TIMEOUT_S) -> Message |
         code = _within(timeout_s, lambda: _post(place, route, timeout_s))
     except ValueError:
         return say("{address} is not an address such as {usual}.", address=bare(address), usual=USUAL_ADDRESS)
-    except (OSError, http.client.HTTPException):
+    except (OSError, HTTPException):
         return say(
             "No WebUI answers at {address}. Press its own refresh button, or start it with --api.", address=bare(address)
         )
@@ -85,6 +87,9 @@ def _within(seconds: float, call: Callable[[], int]) -> int:
 
 def _post(place: SplitResult, route: str, timeout_s: float) -> int:
     """Ask, and return the answer's code."""
+    import urllib.error
+    import urllib.request
+
     host = f"[{place.hostname}]" if ":" in (place.hostname or "") else place.hostname
     port = f":{place.port}" if place.port else ""
     url = f"{place.scheme}://{host}{port}{place.path.rstrip('/')}/sdapi/v1/{route}"

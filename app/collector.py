@@ -31,7 +31,9 @@ class Collector(QObject):
         """One second more: collect what is worth it."""
         self._ticks += 1
         young, rounds, _ = gc.get_count()
-        if self._ticks % FULL_TICKS == 0:
+        if self._ticks == 1:
+            pass  # all that is there has just been made: 40 ms to find nothing
+        elif self._ticks % FULL_TICKS == 0:
             gc.collect()
             gc.freeze()
         elif young > YOUNG_OBJECTS:

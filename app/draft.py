@@ -127,7 +127,7 @@ class Draft(QObject):
         self._check_timer = self._timer(CHECK_DELAY_MS, self._check)
         self._save_timer = self._timer(SAVE_DELAY_MS, self._save)
         self._load()
-        self._check_timer.start()
+        QTimer.singleShot(0, self, self._check_timer.start)  # from when events are heard: the window is painted first
 
     def _timer(self, delay_ms: int, slot: Any) -> QTimer:
         timer = QTimer(self, singleShot=True, interval=delay_ms)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QByteArray, QCoreApplication, QEvent, Qt, QTimer
-from PySide6.QtGui import QAction, QCloseEvent, QGuiApplication, QKeySequence, QResizeEvent
+from PySide6.QtCore import QByteArray, QCoreApplication, QEvent, Qt, QTimer, Signal
+from PySide6.QtGui import QAction, QCloseEvent, QGuiApplication, QKeySequence, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import (
     QApplication,
     QHBoxLayout,
@@ -44,12 +44,18 @@ from app.widgets.sidebar import Sidebar
 from app.widgets.strip import Strip
 
 SIZE, LEAST = (1280, 800), (900, 600)
-AHEAD_MS = 600  # after the first paint, and after the first look for runs
+RUNS_MS, AHEAD_MS = 300, 600  # after the first paint: the first look for runs, and the pages nobody has opened
 NARROW_BELOW = 900  # design pixels of width: below, the sidebar is icons alone
 
 
 class MainWindow(QMainWindow):
-    """See the module. Widgets are built anew when language, theme or scale change; draft and runs stay."""
+    """See the module. Widgets are built anew when language, theme or scale change; draft and runs stay.
+
+    Signals:
+        first_painted(): the window can be seen; its page is built from now on.
+    """
+
+    first_painted = Signal()
 
     def __init__(self, preferences: Preferences, file: Path | None = None) -> None:
         super().__init__()
@@ -84,11 +90,11 @@ class MainWindow(QMainWindow):
         self.draft.file_changed.connect(self._show_title)
         self.starter.running_changed.connect(self._show_running)
         self._follow_news()
-        QApplication.instance().focusChanged.connect(self._on_focus)  # type: ignore[union-attr]
         self.open_page(preferences.get("page"))
         QGuiApplication.styleHints().colorSchemeChanged.connect(self._follow_system)
-        QTimer.singleShot(300, self, self.starter.look_for_runs)
-        QTimer.singleShot(AHEAD_MS, self, self._build_ahead)
+        self._is_painted = False
+        self.context.slices.hold(True)
+        self.first_painted.connect(self._begin)
         if file is not None:
             QTimer.singleShot(0, self, lambda: self.run_files.open_path(file))
 
@@ -105,6 +111,7 @@ class MainWindow(QMainWindow):
         self.stack = PageStack(self.context, self.starter.with_runs)
         self.help = HelpPanel()
         self.help.closed.connect(lambda: self._fold_help(True))
+        self.stack.currentChanged.connect(self._show_advice)
         across.addWidget(self.sidebar)
         middle = QVBoxLayout()
         middle.setSpacing(0)
@@ -174,9 +181,16 @@ class MainWindow(QMainWindow):
         self._show_running()
         QTimer.singleShot(AHEAD_MS, self, self._build_ahead)
 
+    def _begin(self) -> None:
+        """The window can be seen: now for what takes longer."""
+        QApplication.instance().focusChanged.connect(self._on_focus)  # type: ignore[union-attr]
+        self.context.slices.hold(False)
+        QTimer.singleShot(RUNS_MS, self, self.starter.look_for_runs)
+        QTimer.singleShot(AHEAD_MS, self, self._build_ahead)
+
     def _build_ahead(self) -> None:
-        """Pages that were not opened yet are built while nobody waits, so that opening them takes no time."""
-        self.stack.build_ahead(list(PAGES))
+        """Pages that were not opened yet are built while nobody waits; last those of runs, as numpy comes with them."""
+        self.stack.build_ahead(lambda: self.starter.with_runs(lambda _: self.stack.build_ahead()))
 
     def _follow_system(self, _scheme: object = None) -> None:
         """The system went dark or light."""
@@ -195,14 +209,16 @@ class MainWindow(QMainWindow):
         self.stack.open(key)
         self.sidebar.set_current(key)
         self.preferences.set("page", key)
-        page = self.stack.currentWidget()
-        self.help.set_page(page.advice() if isinstance(page, Page) else [])
         self._adapt_to_width()
         if remember:
             del self._history[self._place_in_history + 1 :]
             self._history.append(key)
             self._place_in_history = len(self._history) - 1
         self._visit(key)
+
+    def _show_advice(self) -> None:
+        page = self.stack.currentWidget()
+        self.help.set_page(page.advice() if isinstance(page, Page) else [])
 
     def page(self, key: str) -> QWidget:
         """Show a page and give it whole, which may take a moment (tests and scripts ask for it)."""
@@ -292,6 +308,12 @@ class MainWindow(QMainWindow):
         is_wizard = PAGES.get(self.page_key) in WIZARD
         self.help.setVisible(is_wizard and wanted and (left >= 520 or self._help_asked))
         self.help_button.setVisible(is_wizard)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        if not self._is_painted:
+            self._is_painted = True
+            QTimer.singleShot(0, self, self.first_painted.emit)  # what is in the window is painted after it
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,19 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app import work
 from app.journal import Batch, Follower, History, Record
+from app.run_folders import PLACES, Summary, all_runs, newest_runs, run_places
 from trainer.config.files import write_run
 from trainer.config.run import RunFile
 from trainer.errors import AthanorError
 from trainer.ipc import pipe
 from trainer.ipc.detach import start_detached
 from trainer.ipc.events import Command, Done, Failed
-from trainer.ipc.runfolder import RunFolder, Status, create, find_runs, is_alive, open_folder
+from trainer.ipc.runfolder import RunFolder, create, is_alive, open_folder
 from trainer.messages import say
 from trainer.paths import default_runs_folder
 
 LADDER_S = 8.0  # from asking to terminating, and from there to killing
-PLACES = "run_folders"  # preference: output folders that runs were started in
 _ending: set[Follower] = set()  # threads that were asked to end: a QThread may not be deleted before it has
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A line in the list of runs."""
-
-    folder: RunFolder
-    status: Status
-    alive: bool
 
 
 class Run(QObject):
@@ -87,10 +77,10 @@ class Run(QObject):
     def state(self) -> str:
         """starting, running, paused, stopping, finished, stopped, aborted, failed, died; reading at first."""
         history = self.history
+        if self.is_starting:  # before all that is read: a second start must not begin another run
+            return "starting"
         if not self.is_read:
             return "reading"
-        if self.is_starting:
-            return "starting"
         if history.failed is not None:
             return "failed"
         if history.done is not None:
@@ -247,14 +237,8 @@ class Runs(QObject):
 
     def find(self) -> None:
         """Look for runs in every folder that runs were started in; `listed` brings them."""
-        places = self._places()
-
-        def look() -> list[Summary]:
-            folders = {folder.path.resolve(): folder for place in places for folder in find_runs(place)}
-            found = [Summary(folder, status := folder.read_status(), is_alive(status)) for folder in folders.values()]
-            return sorted(found, key=lambda summary: (summary.status.created, summary.folder.path.name), reverse=True)
-
-        work.run(self, look, self.listed.emit)
+        places = run_places(self.preferences)
+        work.run(self, lambda: all_runs(places), self.listed.emit)
 
     def show_newest(self) -> None:
         """Show the run that is at work, else the newest one, if none is shown yet (at the window's start)."""
@@ -264,8 +248,8 @@ class Runs(QObject):
                 chosen = next((summary for summary in found if summary.alive), found[0])
                 self.open(chosen.folder.path)
 
-        places = self._places()
-        work.run(self, lambda: _newest(places), choose)
+        places = run_places(self.preferences)
+        work.run(self, lambda: newest_runs(places), choose)
 
     def close(self) -> None:
         """Stop following and wait for the threads (at the window's end); all runs go on. Late answers open nothing."""
@@ -316,19 +300,9 @@ class Runs(QObject):
                 run.close()
                 run.deleteLater()
 
-    def _places(self) -> list[Path]:
-        known = self.preferences.get(PLACES, []) if self.preferences is not None else []
-        return [default_runs_folder(), *(Path(place) for place in known)]
-
     def _remember_place(self, place: Path) -> None:
         if self.preferences is not None and str(place) not in (known := self.preferences.get(PLACES, [])):
             self.preferences.set(PLACES, [str(place), *known][:50])
-
-
-def _newest(places: list[Path]) -> list[Summary]:
-    folders = [folder for place in places for folder in find_runs(place)[:20]]
-    found = [Summary(folder, status := folder.read_status(), is_alive(status)) for folder in folders]
-    return sorted(found, key=lambda summary: summary.status.created, reverse=True)
 
 
 def _exists(pid: int) -> bool:

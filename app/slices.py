@@ -58,12 +58,14 @@ class Slices(QObject):
         self._tasks: deque[Task] = deque()
         self._timer = QTimer(self, interval=0)
         self._timer.timeout.connect(self._go_on)
+        self._held = False
 
     def start(self, pieces: Pieces, done: Callable[[], object] | None = None, *, first: bool = True) -> Task:
         """Begin a task; it goes before the others unless `first` is False."""
         task = Task(pieces, done)
         self._tasks.insert(0 if first else len(self._tasks), task)
-        self._timer.start()
+        if not self._held:
+            self._timer.start()
         return task
 
     def hurry(self, task: Task) -> None:
@@ -76,6 +78,14 @@ class Slices(QObject):
         """Forget all tasks: what they build is going away."""
         self._tasks.clear()
         self._timer.stop()
+
+    def hold(self, held: bool) -> None:
+        """Leave everything until something more urgent is done, or go on."""
+        self._held = held
+        if held:
+            self._timer.stop()
+        elif self._tasks:
+            self._timer.start()
 
     def _go_on(self) -> None:
         end = time.perf_counter() + PIECE_S

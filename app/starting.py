@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QObject, Signal
 
 from app.i18n import tr
+from app.run_folders import Summary, newest_runs, run_places
 from app.widgets.strip import Strip
 from app.work import run as in_pool
 
@@ -50,8 +51,13 @@ class Starter(QObject):
             in_pool(self, lambda: importlib.import_module("app.runs"), self._make_runs)
 
     def look_for_runs(self) -> None:
-        """At the window's start: show the run that is at work."""
-        self.with_runs(lambda runs: runs.show_newest())
+        """At the window's start: show the run that is at work. If none is, numpy is not brought in for it."""
+        places = run_places(self._context.preferences)
+        in_pool(self, lambda: newest_runs(places), self._show_at_work)
+
+    def _show_at_work(self, found: list[Summary]) -> None:
+        if any(summary.alive for summary in found):
+            self.with_runs(lambda runs: runs.show_newest())
 
     def runs(self) -> Runs:
         """The runs at once."""

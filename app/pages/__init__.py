@@ -22,7 +22,7 @@ class PageRow:
     """One page.
 
     `places`: the sections or single settings that it edits, as prefixes of places.
-    `brings`: modules that the page imports; where pages are built ahead, each is a piece of work of its own.
+    `brings`: modules that the page imports, each a piece of work of its own.
     """
 
     key: str
@@ -39,7 +39,13 @@ class PageRow:
 
 
 WIZARD = (
-    PageRow("model", "box", "app.pages.model", "ModelPage", ("model.",)),
+    PageRow(
+        "model", "box", "app.pages.model", "ModelPage", ("model.",),
+        brings=(
+            "trainer.models.weights_file", "trainer.models.folders", "trainer.models.header", "app.widgets.metadata_view",
+            "trainer.export_targets", "app.widgets.model_list", "app.widgets.model_parts",
+        ),
+    ),
     PageRow("images", "images", "app.pages.images", "ImagesPage", ("images.",)),
     PageRow("regularization", "layers", "app.pages.regularization", "RegularizationPage", ("regularization.",)),
     PageRow("network", "network", "app.pages.simple", "NetworkPage", ("network.",)),

@@ -56,10 +56,22 @@ def test_what_had_settled_is_freed_when_pages_are_thrown_away(collector: Collect
 
 
 def test_many_young_objects_are_looked_at_soon(collector: Collector) -> None:
+    collector.tick()
     lost = ring()
     keep = [[] for _ in range(5000)]
     collector.tick()
     assert lost() is None and len(keep) == 5000
+
+
+def test_what_the_start_has_made_is_not_looked_at_but_kept_out_of_the_way(collector: Collector) -> None:
+    young = [[] for _ in range(5000)]
+    looked_at: list[str] = []
+    gc.callbacks.append(lambda phase, _: looked_at.append(phase))
+    try:
+        collector.tick()
+    finally:
+        gc.callbacks.pop()
+    assert not looked_at and gc.get_freeze_count() > len(young)
 
 
 def test_python_takes_over_again(app: QApplication) -> None:

@@ -199,6 +199,7 @@ def test_a_file_that_was_finished_by_another_program_is_looked_at_again(
     wait(lambda: page.draft.get("images.resolution") == [64, 64])  # what the model wants is followed now
     file.unlink()
     page.context.open_page("images")
+    wait(lambda: not page.isVisible())
     page.context.open_page("model")
     wait(lambda: page.facts_card.problem.isVisibleTo(page))
 

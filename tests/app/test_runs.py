@@ -13,6 +13,7 @@ import psutil
 import pytest
 from PySide6.QtWidgets import QApplication
 
+from app import run_folders
 from app import runs as runs_module
 from app.pages.gallery import GalleryPage
 from app.pages.run import RunPage, report_of
@@ -274,7 +275,7 @@ def test_an_answer_that_comes_after_the_end_opens_nothing(app: QApplication, tmp
     folder = create(tmp_path, "late")
     write_run(folder.run_file, run_of())
     preferences = Preferences()
-    preferences.set(runs_module.PLACES, [str(tmp_path)])
+    preferences.set(run_folders.PLACES, [str(tmp_path)])
     made = Runs(preferences)
     made.show_newest()
     made.close()

@@ -67,9 +67,15 @@ class Bench:
             return data
 
     def environment(self) -> dict[str, str]:
-        """The user's, but with caches of its own, no screen and no network."""
-        own = {"ATHANOR_HOME": str(self.home), "QT_QPA_PLATFORM": "offscreen", "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
-        return os.environ | own
+        """The user's, but with caches of its own (of compiled modules too, which users have), no screen and no network."""
+        own = {
+            "ATHANOR_HOME": str(self.home),
+            "QT_QPA_PLATFORM": "offscreen",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONUTF8": "1",
+            "PYTHONPYCACHEPREFIX": str(self.home / "compiled"),
+        }
+        return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | own
 
     def run_file(self, name: str, side: int, steps: int, num_pictures: int = NUM_PICTURES) -> Path:
         pictures = picture_folder(self.folder, num_pictures, (256, 256))

@@ -76,6 +76,9 @@ def stretches() -> dict[str, Any]:
     from PySide6.QtWidgets import QApplication
 
     from app.collector import Collector
+    from app.imports import import_plainly
+
+    import_plainly()
     from app.main_window import MainWindow, apply_look
     from app.preferences import Preferences
 

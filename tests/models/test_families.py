@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.families import silenced
 from tests.tiny import FAMILIES, family_of, save_tiny_file, save_tiny_folder, tiny_model
 from trainer.errors import BadInput
 from trainer.models import keys
@@ -151,6 +153,28 @@ def test_the_header_says_what_it_is_and_the_hash_is_of_its_bytes(family: str, dt
     assert ("v_pred" in header.tensors) == (family != "sd2"), "the marker stands where nothing else tells"
 
 
+def test_the_header_says_the_size_that_the_model_was_made_for(family: str, tmp_path: Path) -> None:
+    """Of the UNet in memory, and the same again through file and folder; nothing where nobody knows it."""
+    model = tiny_model(family, prediction="v_prediction")
+    model.unet.register_to_config(sample_size=96)
+    object_ = family_of(family)
+    object_.save(model, tmp_path / "one.safetensors")
+    object_.save_folder(object_.load(tmp_path / "one.safetensors"), tmp_path / "folder")
+    object_.save(object_.load(tmp_path / "folder"), tmp_path / "two.safetensors")
+    for name in ("one.safetensors", "two.safetensors"):
+        assert read_header(tmp_path / name).metadata["modelspec.resolution"] == "768x768"
+    assert {inspect_file(tmp_path / name).native_resolution for name in ("one.safetensors", "folder")} == {768}
+    model.unet.register_to_config(sample_size=[64, 96])
+    object_.save(model, tmp_path / "wide.safetensors")
+    assert read_header(tmp_path / "wide.safetensors").metadata["modelspec.resolution"] == "768x512"
+    object_.save(replace(model, unet=None), tmp_path / "vae.safetensors")
+    assert "modelspec.resolution" not in read_header(tmp_path / "vae.safetensors").metadata
+    silent = object_.load(silenced(tmp_path / "one.safetensors"))
+    object_.save(silent, tmp_path / "guessed.safetensors")
+    told = read_header(tmp_path / "guessed.safetensors").metadata.get("modelspec.resolution")
+    assert told == {"sd1": "512x512", "sd2": None, "sdxl": "1024x1024"}[family]
+
+
 # --- forms of files ---
 
 
@@ -233,7 +257,7 @@ def test_a_folder_says_at_which_size_its_model_draws(family: str, files: dict[st
     """diffusers draws at the side that the UNet's config names: 768 pixels for SD 2.x with v-prediction, here as said."""
     object_ = family_of(family)
     silent = tmp_path / "silent.safetensors"
-    object_.save(tiny_model(family, prediction="v_prediction"), silent)
+    object_.save(tiny_model(family, prediction="v_prediction"), silent, None, {"modelspec.resolution": ""})
     for number, file in enumerate((files[family], silent)):
         object_.save_folder(object_.load(file), tmp_path / str(number))
         assert inspect_file(tmp_path / str(number)).native_resolution == inspect_file(file).native_resolution

@@ -10,11 +10,12 @@ import torch
 
 from tests.families import silenced
 from tests.tiny import save_tiny_file, save_tiny_folder
-from tests.tools.material import use
+from tests.tools.material import save, use
 from tests.tools.test_families import trained
 from trainer.export import save_adapter
 from trainer.models.header import inspect_file
 from trainer.models.safetensors_file import read_header
+from trainer.models.tensor_file import read_file
 from trainer.models.weights_file import read_header as read_any_header
 from trainer.tools.catalog import LoraEntry
 
@@ -71,6 +72,23 @@ def test_the_header_says_what_a_folder_says(tmp_path: Path) -> None:
     metadata = read_header(tmp_path / "m.safetensors").metadata
     assert metadata["modelspec.architecture"] == "stable-diffusion-v2-512"
     assert metadata["modelspec.prediction_type"] == "epsilon" and metadata["modelspec.title"] == "m"
+    assert metadata["modelspec.resolution"] == "512x512" and "generative-models" in metadata["modelspec.implementation"]
+
+
+def test_what_a_header_lacks_is_added_and_what_it_says_stays(tmp_path: Path) -> None:
+    """As of files of other programs, which say little or nothing."""
+    given = save_tiny_file(tmp_path, "given", family="sd1")
+    said = {"modelspec.title": "Mine", "modelspec.architecture": "stable-diffusion-v1"}
+    cases: dict[str, dict[str, str]] = {"bare": {}, "some": said}
+    for name, metadata in cases.items():
+        save(tmp_path / f"{name}.safetensors", read_file(given), metadata)
+        (tmp_path / f"{name}.json").write_bytes(given.with_suffix(".json").read_bytes())
+        use("convert", model=tmp_path / f"{name}.safetensors", output=tmp_path / f"{name} out.safetensors")
+        entries = read_header(tmp_path / f"{name} out.safetensors").metadata
+        assert entries["modelspec.resolution"] == "512x512" and entries["modelspec.sai_model_spec"] == "1.0.1"
+        assert entries["modelspec.title"] == metadata.get("modelspec.title", "bare out")
+        assert entries["modelspec.architecture"] == "stable-diffusion-v1"
+        assert entries["modelspec.prediction_type"] == "epsilon" and entries["modelspec.hash_sha256"]
 
 
 def test_what_nobody_knows_is_not_claimed(tmp_path: Path) -> None:
@@ -81,6 +99,7 @@ def test_what_nobody_knows_is_not_claimed(tmp_path: Path) -> None:
     use("convert", model=one, output=tmp_path / "c.safetensors")
     use("convert", model=one, output=tmp_path / "c.ckpt")
     assert [told(tmp_path / name) for name in ("m.safetensors", "c.safetensors", "c.ckpt")] == [(None, False)] * 3
+    assert "modelspec.resolution" not in read_header(tmp_path / "c.safetensors").metadata
     use("extract", base=one, tuned=other, output=tmp_path / "lora.safetensors", rank=1)
     facts = inspect_file(tmp_path / "lora.safetensors")
     assert (facts.family, facts.prediction) == ("sd2", None)

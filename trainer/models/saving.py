@@ -39,6 +39,8 @@ class Facts(Protocol):
     def text_encoders(self) -> tuple[TextEncoder, ...]: ...
     @property
     def architectures(self) -> Mapping[str, str]: ...
+    @property
+    def latent_factor(self) -> int: ...
 
 
 def file_dtype(dtype: torch.dtype | None) -> str:
@@ -66,14 +68,32 @@ def file_rows(family: Facts, components: Components, word: str) -> list[Row]:
 
 def modelspec(family: Facts, components: Components, title: str) -> dict[str, str]:
     """The header's entries by which programs tell what a model is."""
-    return {
-        "format": "pt",
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": family.architectures[components.prediction],
-        "modelspec.implementation": STABILITY,
-        "modelspec.title": title,
-        "modelspec.prediction_type": "v" if components.prediction == "v_prediction" else "epsilon",
+    prediction = components.prediction
+    return {"format": "pt", **spec(title, family.architectures[prediction], prediction, _resolution(family, components))}
+
+
+def spec(title: str, architecture: str, prediction: str | None, resolution: str | None) -> dict[str, str]:
+    """What `modelspec.*` says of a base model that is as the original code has it; without what nobody knows."""
+    told = {"v_prediction": "v", "epsilon": "epsilon"}.get(prediction or "")
+    entries = {
+        "sai_model_spec": "1.0.1",
+        "architecture": architecture,
+        "implementation": STABILITY,
+        "title": title,
+        "resolution": resolution,
+        "prediction_type": told,
     }
+    return {f"modelspec.{name}": text for name, text in entries.items() if text}
+
+
+def _resolution(family: Facts, components: Components) -> str | None:
+    """The size that the UNet was made for. An SD 2.x model that does not say what it predicts does not tell its size."""
+    facts = components.facts
+    if components.unet is None or (facts is not None and facts.prediction is None):
+        return None
+    size = components.unet.config.sample_size
+    sides = [size, size] if isinstance(size, int) else list(size or ())  # height, width
+    return "x".join(str(side * family.latent_factor) for side in reversed(sides)) or None
 
 
 def _markers(family: Facts, components: Components) -> list[str]:

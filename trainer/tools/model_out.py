@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import BadInput, RunFailed
 from trainer.files import write_json
 from trainer.messages import say
-from trainer.models import predictions
+from trainer.models import predictions, saving
 from trainer.models.header import TRAINABLE, ModelFacts
 from trainer.models.safetensors_file import Header, TensorInfo
-from trainer.models.saving import STABILITY, V_MARKER, ZERO_SNR_MARKER
+from trainer.models.saving import V_MARKER, ZERO_SNR_MARKER
 from trainer.tools.checkpoint import Checkpoint, architecture_of, family_of, part_of, untold_configs
 from trainer.tools.output import Row, write_safetensors
 from trainer.tools.places import FILE_NAMES, PRECISIONS, Files, Place
@@ -116,17 +116,14 @@ def _spec(source: Checkpoint, metadata: Mapping[str, str], title: str) -> dict[s
     facts = source.facts
     if not _is_known(facts):
         return {}
-    said: dict[str, str] = {}
-    if (architecture := architecture_of(facts)) and "modelspec.architecture" not in metadata:
-        said = {
-            "modelspec.sai_model_spec": "1.0.1",
-            "modelspec.architecture": architecture,
-            "modelspec.implementation": STABILITY,
-            "modelspec.title": title,
-        }
-        said = {name: text for name, text in said.items() if name not in metadata}
-    if facts.prediction and predictions.said(metadata) != facts.prediction:
-        said["modelspec.prediction_type"] = "v" if facts.prediction == "v_prediction" else "epsilon"
+    side = facts.native_resolution if facts.prediction else None  # of SD 2.x nobody knows the one without the other
+    entries = saving.spec(title, architecture_of(facts), facts.prediction, f"{side}x{side}" if side else None)
+    if "modelspec.architecture" not in entries:
+        return {}
+    predicted = entries.pop("modelspec.prediction_type")
+    said = {name: text for name, text in entries.items() if name not in metadata}
+    if predictions.said(metadata) != facts.prediction:
+        said["modelspec.prediction_type"] = predicted
     return said
 
 

@@ -132,14 +132,14 @@ def clip_config(shapes: Shapes, rules: Rules) -> Config:
     }
 
 
-def open_clip_config(shapes: Shapes, rules: Rules, unused_layers: int = 0) -> Config:
-    """transformers' config of a text encoder with OpenCLIP's names; `unused_layers` at its end are never run."""
+def open_clip_config(shapes: Shapes, rules: Rules) -> Config:
+    """transformers' config of a text encoder with OpenCLIP's names. Raises UnknownLayout."""
     vocabulary, width = _shape(shapes, "token_embedding.weight")
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": _shape(shapes, "transformer.resblocks.0.mlp.c_fc.weight")[0],
-        "num_hidden_layers": max(1, _count(shapes, "transformer.resblocks.") + 1 - unused_layers),
+        "num_hidden_layers": _count(shapes, "transformer.resblocks.") + 1,
         "num_attention_heads": max(1, width // rules.clip_head_width),
         "max_position_embeddings": _shape(shapes, "positional_embedding")[0],
         "hidden_act": "gelu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from trainer.models.text_encoders import TextEncoder
 from trainer.models.weights_file import read_header
 
 _OLD_VAE_SIGN = "encoder.down_blocks.0.resnets.0.conv1.weight"  # diffusers' names
+_LAYER = re.compile(r"\bencoder\.layers\.(\d{1,4})\.")
 _KEPT = ("logit_scale", "text_projection")  # what OpenCLIP files have and transformers' model may not
 
 
@@ -182,7 +184,8 @@ def _library_text(
         return None
     shapes = {name: info.shape for name, info in infos.items()}
     config = encoder.library_config(shapes, rules) | beside
-    return PartPlan(encoder.part, config, _text_tensors(((path, name, info) for name, info in infos.items()), encoder))
+    rows = ((path, name, info) for name, info in infos.items())
+    return PartPlan(encoder.part, config, _text_tensors(rows, encoder, config))
 
 
 def _same_name(name: str) -> str:
@@ -222,21 +225,29 @@ def _vae_folder(folder: Path) -> PartPlan:
 def _text_folder(folder: Path, encoder: TextEncoder) -> PartPlan | None:
     if not (folder / encoder.part / "config.json").is_file() and not (folder / "config.json").is_file():
         return None
-    inner, config = _part_folder(folder, encoder.part)
-    return PartPlan(encoder.part, config, _text_tensors(_tensors(inner), encoder))
+    inner, said = _part_folder(folder, encoder.part)
+    config = encoder.without_unused(dict(said))
+    return PartPlan(encoder.part, config, _text_tensors(_tensors(inner), encoder, config))
 
 
-def _text_tensors(rows: Iterable[tuple[Path, str, TensorInfo]], encoder: TextEncoder) -> dict[str, Place]:
+def _text_tensors(
+    rows: Iterable[tuple[Path, str, TensorInfo]], encoder: TextEncoder, config: Config
+) -> dict[str, Place]:
     """Position numbers are made anew; CLIP-L's projection, which some files carry, has no place in a plain encoder.
 
-    Nor has the scale of CLIP's similarities in any.
+    Nor has the scale of CLIP's similarities in any, nor a layer that is not run.
     """
     unwanted = ("logit_scale",) if encoder.pooled else ("logit_scale", "text_projection")
     return {
         encoder.module_name(name): Place(path, info)
         for path, name, info in rows
-        if not name.endswith("position_ids") and not name.startswith(unwanted)
+        if not name.endswith("position_ids") and not name.startswith(unwanted) and _is_run(name, config)
     }
+
+
+def _is_run(name: str, config: Config) -> bool:
+    layer, count = _LAYER.search(name), config.get("num_hidden_layers")
+    return layer is None or not isinstance(count, int) or int(layer[1]) < count
 
 
 def _part_folder(folder: Path, part: str) -> tuple[Path, Mapping[str, Any]]:

@@ -14,7 +14,9 @@ FAMILY = StableDiffusion(
     architectures={"epsilon": "stable-diffusion-v2-512", "v_prediction": "stable-diffusion-v2-768-v"},
     base_versions={"epsilon": "sd_v2", "v_prediction": "sd_v2_v"},
     text_encoders=(
-        TextEncoder("text_encoder", (LDM_OPEN_CLIP,), names="open_clip", lora="lora_te", unused_layers=1, pad=0),
+        TextEncoder(
+            "text_encoder", (LDM_OPEN_CLIP,), names="open_clip", lora="lora_te", unused_layers=1, full_layers=24, pad=0
+        ),
     ),
     rules=Rules(unet_head_width=64, upcast_attention=True, vae_scale=0.18215),
     pipeline_entries={

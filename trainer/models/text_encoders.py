@@ -35,6 +35,7 @@ class TextEncoder:
         norm: whether the final norm is applied to them.
         pooled: whether it also gives one vector for the whole text, through a projection.
         unused_layers: layers at its end that LDM files carry and nobody runs.
+        full_layers: how many it has at full size, those among them.
         pad: the token that fills a chunk, None for the end token.
     """
 
@@ -46,18 +47,20 @@ class TextEncoder:
     norm: bool = True
     pooled: bool = False
     unused_layers: int = 0
+    full_layers: int = 0
     pad: int | None = None
 
     def prefix_in(self, shapes: Shapes) -> str | None:
-        """Under which of its prefixes a file keeps it, None if it has none."""
-        sign = "embeddings.token_embedding.weight" if self.names == "clip" else "token_embedding.weight"
-        return next((prefix for prefix in self.prefixes if f"{prefix}{sign}" in shapes), None)
+        """Under which of its prefixes a file keeps it ("" for OpenCLIP's own files), None if it has none."""
+        if self.names == "clip":
+            return next((prefix for prefix in self.prefixes if f"{prefix}embeddings.token_embedding.weight" in shapes), None)
+        return next((prefix for prefix in (*self.prefixes, "") if f"{prefix}token_embedding.weight" in shapes), None)
 
     def config(self, shapes: Shapes, rules: Rules) -> Config:
         """transformers' config; `shapes` without prefix. Raises UnknownLayout."""
         if self.names == "clip":
             return configs.clip_config(shapes, rules)
-        return configs.open_clip_config(shapes, rules, self.unused_layers)
+        return self.without_unused(configs.open_clip_config(shapes, rules), carried=True)
 
     def library_config(self, shapes: Shapes, rules: Rules) -> Config:
         """transformers' config from the shapes of a file with the library's names, `text_model.` taken away."""
@@ -66,7 +69,20 @@ class TextEncoder:
             config["hidden_act"] = "gelu"
         if "text_projection.weight" in shapes:
             config["projection_dim"] = shapes["text_projection.weight"][0]
-        return config
+        return self.without_unused(config)
+
+    def without_unused(self, config: Config, *, carried: bool = False) -> Config:
+        """A config of all layers that a file has, with the number of those that are run.
+
+        At full size their number tells whether the unused ones are among them, whoever wrote the file; of other sizes LDM
+        files carry them and the libraries' do not.
+        """
+        count = config.get("num_hidden_layers")
+        if not self.unused_layers or not isinstance(count, int):
+            return config
+        if count in (self.full_layers, self.full_layers - self.unused_layers):
+            carried = count == self.full_layers
+        return {**config, "num_hidden_layers": max(1, count - self.unused_layers)} if carried else config
 
     def links(self, config: Mapping[str, Any]) -> Iterator[Link]:
         """Names in LDM files (without prefix) and in the libraries' files."""

@@ -1,14 +1,11 @@
-"""Every family against other people's code: diffusers' reader of single files, OpenCLIP's text encoder, LyCORIS's merging.
+"""Every family against other people's code: diffusers' reader of single files and of folders, LyCORIS's merging.
 
-Names and numbers must agree, with nothing missing and nothing left over on either side.
+Names and numbers must agree, with nothing missing and nothing left over on either side. OpenCLIP's text encoders are in
+test_open_clip.py.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +13,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageChops
-from torch import Tensor
 
 from tests.methods.test_lora_families import CONVOLUTIONS, predict, trained
 from tests.tiny import FAMILIES, family_of, pipeline_of, save_tiny_file, save_tiny_folder, tiny_model
 from trainer.config.run import Prompt
-from trainer.models import keys
 from trainer.models.protocol import Components
 from trainer.models.tensor_file import read_file
 from trainer.sampling import make_scheduler, sample
@@ -78,69 +73,6 @@ def test_diffusers_reads_our_folder_and_computes_the_same(family: str, tmp_path:
         torch.testing.assert_close(mine.states[number], theirs[0][0], atol=1e-5, rtol=1e-4)
         if mine.pooled is not None:
             torch.testing.assert_close(mine.pooled[number], theirs[2][0], atol=1e-5, rtol=1e-4)
-
-
-# --- OpenCLIP ---
-
-
-@pytest.fixture
-def open_clip_text() -> Iterator[Any]:
-    """The class of OpenCLIP's text encoder, imported without the vision half and what that needs."""
-    spec = importlib.util.find_spec("open_clip")
-    if spec is None or not spec.submodule_search_locations:
-        pytest.skip("open_clip_torch is not installed")
-    before = set(sys.modules)
-    package, vision = types.ModuleType("open_clip"), types.ModuleType("torchvision.ops.misc")
-    package.__path__ = list(spec.submodule_search_locations)
-    vision.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (), {})  # type: ignore[attr-defined]
-    stand_ins = {"open_clip": package, "torchvision.ops.misc": vision}
-    stand_ins |= {name: types.ModuleType(name) for name in ("torchvision", "torchvision.ops") if name not in sys.modules}
-    sys.modules.update(stand_ins)
-    try:
-        yield importlib.import_module("open_clip.transformer").TextTransformer
-    finally:
-        for name in (*(set(sys.modules) - before), *stand_ins):
-            if name.startswith(("open_clip", "torchvision")):
-                sys.modules.pop(name, None)
-
-
-def original_states(encoder: Any, ids: Tensor, norm: bool) -> tuple[Tensor, Tensor]:
-    """What the original code makes of OpenCLIP: the layer before the last, and the projected end of the last."""
-    x = encoder.token_embedding(ids) + encoder.positional_embedding
-    for block in encoder.transformer.resblocks[:-1]:
-        x = block(x, attn_mask=encoder.attn_mask)
-    last = encoder.ln_final(encoder.transformer.resblocks[-1](x, attn_mask=encoder.attn_mask))
-    pooled = last[torch.arange(len(ids)), ids.argmax(-1)] @ encoder.text_projection
-    return encoder.ln_final(x) if norm else x, pooled
-
-
-@pytest.mark.parametrize(
-    ("family", "part", "prefix", "width", "layers"),
-    [("sd2", "text_encoder", keys.LDM_OPEN_CLIP, 32, 4), ("sdxl", "text_encoder_2", keys.SDXL_OPEN_CLIP, 64, 3)],
-)
-def test_open_clip_says_the_same_of_our_file(
-    family: str, part: str, prefix: str, width: int, layers: int, open_clip_text: Any, tmp_path: Path
-) -> None:
-    tensors = {
-        name.removeprefix(prefix): value
-        for name, value in read_file(save_tiny_file(tmp_path, family=family)).items()
-        if name.startswith(prefix)
-    }
-    assert tensors.pop("logit_scale").dim() == 0
-    encoder = open_clip_text(width=width, heads=1, layers=layers, mlp_ratio=64 / width, output_dim=width)
-    encoder.load_state_dict(tensors, strict=True)  # nothing is missing, nothing left over
-    model = family_of(family).load(tmp_path / "tiny.safetensors")
-    cond = family_of(family).encode_text(model, ["a photo of a red cat, sitting", ""])
-    words = model.tokenizer("a photo of a red cat, sitting", add_special_tokens=False)["input_ids"]
-    ids = torch.zeros(2, 77, dtype=torch.long)  # OpenCLIP fills up with zeros
-    ids[0, : len(words) + 2] = torch.tensor([49406, *words, 49407])
-    ids[1, :2] = torch.tensor([49406, 49407])
-    with torch.no_grad():
-        states, pooled = original_states(encoder.eval(), ids, norm=family == "sd2")
-    torch.testing.assert_close(cond.states[..., -width:], states, atol=1e-5, rtol=1e-4)
-    if family == "sdxl":
-        assert cond.pooled is not None
-        torch.testing.assert_close(cond.pooled, pooled, atol=1e-5, rtol=1e-4)
 
 
 # --- our LoRA elsewhere ---

@@ -4887,6 +4887,10 @@
    <translation>{path} 里没有文本编码器。</translation>
   </message>
   <message>
+   <source>There is no weight in all of these models that can be merged. {summary}</source>
+   <translation>这些模型中没有可以合并的共同权重。{summary}</translation>
+  </message>
+  <message>
    <source>There is none before it: the run begins anew.</source>
    <translation>之前没有别的快照：训练从头开始。</translation>
   </message>

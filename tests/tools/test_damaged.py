@@ -194,6 +194,21 @@ def test_fp8_is_read_everywhere_and_written_where_it_can_be(base: Path, lora: Pa
         use("bake", model=short, loras=(LoraEntry(path=str(large)),), output=tmp_path / "baked.safetensors")
 
 
+def test_models_of_other_kinds_are_not_copied_under_another_name(base: Path, tmp_path: Path) -> None:
+    """FLUX is recognised, but nothing of it is known to the tools."""
+    shapes = {"double_blocks.0.img_attn.qkv.weight": torch.ones(3, 2), "single_blocks.0.linear1.weight": torch.ones(3, 2),
+              "img_in.weight": torch.ones(2, 64), "guidance_in.in_layer.weight": torch.ones(2, 2)}  # fmt: skip
+    flux = save(tmp_path / "flux.safetensors", shapes)
+    output = tmp_path / "out.safetensors"
+    for tool, settings in (
+        ("merge", {"model_a": flux, "model_b": flux}), ("merge", {"model_a": base, "model_b": flux}),
+        ("extract", {"base": flux, "tuned": flux}), ("convert", {"model": flux, "output": tmp_path / "folder"}),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match="FLUX"):
+            use(tool, **{"output": output, **settings})
+    assert [path.name for path in tmp_path.iterdir()] == ["flux.safetensors"]
+
+
 # --- paths ---
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import family_of, save_tiny_file
+from tests.tiny import family_of, full_size_model, save_tiny_file
 from tests.tools.material import Tensors, save, use
 from trainer.models import keys
 from trainer.models.tensor_file import read_file
 from trainer.nets.lora import LoraNetwork
 from trainer.tools.catalog import LoraEntry
+from trainer.tools.lora_file import _USUAL_UNETS
 
 RANK, ALPHA = 3, 1.5
 
@@ -106,6 +107,13 @@ def test_baking_is_the_same_in_every_spelling(
         assert not result.notes, "every layer has its place"
         outputs.append(read_file(output))
     assert all(torch.equal(outputs[0][name], outputs[1][name]) for name in outputs[0])
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_the_usual_blocks_are_those_of_the_published_models(family: str) -> None:
+    """They stand in where a LoRA is read without its model."""
+    unet = full_size_model(family, "meta").unet
+    assert keys.unet_modules(unet.config) == keys.unet_modules(_USUAL_UNETS[family])
 
 
 def test_joining_brings_spellings_together(sdxl: tuple[Path, Tensors, dict[str, str]], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.errors import BadInput
 from trainer.messages import Message, say
 from trainer.models import keys
-from trainer.models.header import ModelFacts, inspect_file
+from trainer.models.header import TRAINABLE, ModelFacts, inspect_file
 from trainer.models.weights_file import WEIGHT_SUFFIXES, read_header
 from trainer.tools.catalog import ConvertSettings
 from trainer.tools.checkpoint import Checkpoint, family_of, left_out_averages, open_checkpoint, part_of
@@ -59,7 +59,7 @@ def _lost(model: Checkpoint, output: Path) -> Iterator[Message]:
         return
     if any(part_of(name) == "ema" for name in model.places):
         yield say("A diffusers folder has no place for averaged weights (EMA): they were left out.")
-    if model.facts.prediction is None:
+    if model.facts.prediction is None and model.facts.family in TRAINABLE:
         yield say(
             "Nothing says whether the model predicts noise or v; the folder says {prediction}. If its pictures are noise, "
             "change prediction_type in scheduler/scheduler_config.json.",

@@ -40,6 +40,7 @@ _USUAL_UNETS: dict[str, dict[str, Any]] = {  # what names depend on, as all publ
         "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2],
         "up_block_types": [*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
         "transformer_layers_per_block": [1, 2, 10],
+        "addition_embed_type": "text_time",
     },
 }
 _USUAL_UNETS["sd2"] = _USUAL_UNETS["sd1"]

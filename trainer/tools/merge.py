@@ -61,10 +61,14 @@ def run(settings: MergeSettings, watch: Watch) -> Result:
     paths = [model.path for model in plan.models.values()]
     check_output(output, [*paths, Path(settings.vae or settings.model_a)], MODEL_SUFFIXES, settings.overwrite)
     first = replace_vae(plan.first, settings.vae) if settings.vae else plan.first
+    num_merged = sum(_is_merged(name, plan, first) for name in first.places)
+    if num_merged == 0:
+        raise BadInput(
+            say("There is no weight in all of these models that can be merged. {summary}", summary=plan.first.facts.summary)
+        )
     with Files() as files:
         rows = list(_rows(plan, first, settings, files))
         write_model(output, rows, _metadata(plan, settings), watch, plan.first)
-    num_merged = sum(_is_merged(name, plan, first) for name in first.places)
     return Result(
         say("{count} tensors merged into {path}.", count=num_merged, path=str(output)),
         (output,),

@@ -62,7 +62,7 @@ def prediction_is_the_models(run: RunFile, facts: ModelFacts, family: Family) ->
     names = {"epsilon": say("epsilon"), "v_prediction": say("v-prediction")}
     if chosen == "auto" and facts.prediction_source is None:
         what = say(
-            "The file does not say whether it is an epsilon or a v-prediction model; a test tells, at the latest at the start."
+            "The file does not say whether it is an epsilon or a v-prediction model; a test tells, at the start at latest."
         )
         yield Problem("model.prediction", what, severity="warning")
     elif chosen != "auto" and facts.prediction_source not in (None, "family") and chosen != facts.prediction:

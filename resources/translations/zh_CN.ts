@@ -4235,6 +4235,10 @@
    <translation>VAE {path} 属于另一类模型：它的潜变量不是 4 通道。</translation>
   </message>
   <message>
+   <source>The VAE {path} is not whole: {count} tensors of the model's are not in it, for example {name}.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>The WebUI answered with error {code}; press its own refresh button.</source>
    <translation>WebUI 返回了错误 {code}，请点它自己的刷新按钮。</translation>
   </message>
@@ -4331,7 +4335,7 @@
    <translation>文件开头没有格式编号。</translation>
   </message>
   <message>
-   <source>The file does not say whether it is an epsilon or a v-prediction model; a test tells, at the latest at the start.</source>
+   <source>The file does not say whether it is an epsilon or a v-prediction model; a test tells, at the start at latest.</source>
    <translation>文件没有说明它是 epsilon 还是 v 预测模型；会测试一次，最迟在开始训练时。</translation>
   </message>
   <message>

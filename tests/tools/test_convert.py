@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import save_tiny_folder
+from tests.tiny import save_tiny_file, save_tiny_folder
 from tests.tools.material import UNET, Tensors, base_file, changed, lora_file, save, unet_output, use
 from trainer.errors import BadInput
 from trainer.models.configs import config_beside
@@ -141,6 +141,17 @@ def test_a_diffusers_vae_is_taken_by_name(base: Path, tmp_path: Path) -> None:
     after = read_file(tmp_path / "m.safetensors")
     assert all(torch.equal(after[name], expected[name]) for name in after if name.startswith(VAE))
     assert after[f"{VAE}encoder.mid.attn_1.q.weight"].dim() == 4, "a 1×1 convolution, as LDM files have it"
+
+
+def test_a_vae_that_does_not_belong_is_refused(base: Path, tmp_path: Path) -> None:
+    """Of another family, or with half of its tensors (a decoder alone)."""
+    xl = save_tiny_file(tmp_path, "xl", family="sdxl")
+    half = changed(base, tmp_path / "half.safetensors", lambda tensors: [
+        tensors.pop(name) for name in list(tensors) if name.startswith(f"{VAE}encoder.mid")])  # fmt: skip
+    for vae, sentence in ((xl, "A VAE for Stable Diffusion 1.x is needed here"), (half, r"is not whole: \d+ tensors")):
+        for tool, settings in (("convert", {"model": base}), ("merge", {"model_a": base, "model_b": base})):
+            with pytest.raises(BadInput, match=sentence):
+                use(tool, output=tmp_path / "m.safetensors", vae=vae, **settings)
 
 
 def test_early_models_get_the_usual_names(base: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from trainer.errors import BadInput
 from trainer.messages import say
 from trainer.models import keys, layouts
-from trainer.models.header import inspect_file
+from trainer.models.header import inspect_file, vae_problem
 from trainer.models.library_names import vae_links
 from trainer.models.weights_file import read_header
 from trainer.tools.checkpoint import Checkpoint, ldm_name, part_of
@@ -23,6 +23,19 @@ def replace_vae(model: Checkpoint, path: str) -> Checkpoint:
     """The model with the VAE of another file in place of its own. Raises BadInput if that has none, or another kind."""
     own = {name: place for name, place in model.places.items() if part_of(name) == "vae"}
     new = vae_places(Path(path))
+    problem = vae_problem(inspect_file(Path(path)), model.facts.family)
+    if problem is not None:
+        raise BadInput(problem)
+    missing = [name for name in own if name not in new]
+    if missing:
+        raise BadInput(
+            say(
+                "The VAE {path} is not whole: {count} tensors of the model's are not in it, for example {name}.",
+                path=path,
+                count=len(missing),
+                name=missing[0],
+            )
+        )
     wrong = [name for name, place in own.items() if name in new and new[name].shape != place.shape]
     if wrong:
         raise BadInput(

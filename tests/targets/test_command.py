@@ -9,7 +9,6 @@ import pytest
 
 from tests.targets.fakes import a1111, comfyui
 from trainer.__main__ import main
-from trainer.models.safetensors_file import header_bytes
 
 
 @pytest.fixture(autouse=True)
@@ -20,13 +19,6 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("APPDATA", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
     return home
-
-
-@pytest.fixture
-def embedding(tmp_path: Path) -> Path:
-    path = tmp_path / "rufus.safetensors"
-    path.write_bytes(header_bytes({"emb_params": ("F32", (2, 768))}, {}) + bytes(2 * 768 * 4))
-    return path
 
 
 def test_a_file_goes_where_it_belongs_in_each_program(

@@ -4236,7 +4236,7 @@
   </message>
   <message>
    <source>The VAE {path} is not whole: {count} tensors of the model's are not in it, for example {name}.</source>
-   <translation type="unfinished" />
+   <translation>VAE {path} 不完整：缺少模型中的 {count} 个张量，例如 {name}。</translation>
   </message>
   <message>
    <source>The WebUI answered with error {code}; press its own refresh button.</source>

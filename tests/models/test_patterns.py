@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import time
 import warnings
 
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer.models.patterns import NotRead, Patterns
+from trainer.paths import ROOT
 
 PIECES = [
     "a",
@@ -86,6 +89,13 @@ def test_layers_as_peft_finds_them(patterns: list[str]) -> None:
         "a\\",
         "a)|(b",
         "(?P<n>a)(?P<n>",
+        "(a{500}){500}",
+        "((){900}){900}",
+        "((a{500}){500}){0}",
+        "(?:a?b?c?){999999}",
+        "(" * 20 + "a" + "){2}" * 20,
+        r"\p{L}",
+        "(?:abc){e<=30}",
         "(" * 260 + ")" * 240,
         "a" * 501,
     ],
@@ -105,7 +115,34 @@ HOSTILE = [
     "(a|a)*" * 50 + "x",
     ".*" * 200 + "x",
     "(" * 20 + ".*" + ")*" * 20,
+    "(" * 245 + "a" + ")" * 245,
+    "(?:" * 100 + "a" + ")*" * 100,
+    r"(?:(.)(.)|(.)){,90}(?:(.)|(..)|(.)(.))*\d[XY]",
+    r"(?:(?:(?:.|.)+|.)+|.)+[XY]",
+    "(?:a?){999}",
 ]
+
+
+_CHILD = """
+import resource
+from tests.models.test_patterns import HOSTILE, LAYER
+from trainer.models.patterns import NotRead, Patterns
+from trainer.paths import ROOT
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for one in HOSTILE:
+    try:
+        Patterns([one]).first(LAYER + "a" * 40)
+    except NotRead:
+        pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in KiB on Linux only")
+def test_no_pattern_takes_much_memory() -> None:
+    line = [sys.executable, "-c", _CHILD]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
+    assert int(done.stdout) < 50_000
 
 
 @pytest.mark.parametrize(

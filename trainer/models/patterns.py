@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,8 @@ import regex  # as Python's own, but it can be given a time to end in: a few cha
 _MAX_CHARACTERS = 500
 _MAX_PATTERNS = 5000  # the largest models have some 1,500 layers
 _MOST_SECONDS = 1.5  # for all names of a file; 1,500 of them and 30 patterns take a fiftieth of that
+_MOST_REPEATS = 1000  # counts multiplied: a compiled pattern may hold a copy for each
+_COUNT = re.compile(r"\{(?:(\d+)?,)?(\d+)?\}|\{")  # {3}, {3,5}, {3,}, {,5}; a bare brace can begin what Python has not
 _NAME = re.compile(r"[\w.]+")
 Result = TypeVar("Result")
 
@@ -66,8 +69,17 @@ class Patterns:
 
 def _compiled(text: str) -> regex.Pattern[str]:
     """Raises regex.error where the pattern alone is none: brackets must not close those around it."""
+    if math.prod(_counts(text)) > _MOST_REPEATS:
+        raise regex.error("too many repeats")
     regex.compile(text)
     return regex.compile(rf"(.*\.)?({text})$")
+
+
+def _counts(text: str) -> Iterator[int]:
+    """The greatest number of each repeat that has one; too many for a brace that is no such repeat."""
+    for found in _COUNT.finditer(text):
+        least, most = found.groups()
+        yield max(1, int((most or least or "")[:9] or _MOST_REPEATS + 1))
 
 
 def _ends(name: str) -> Iterator[str]:

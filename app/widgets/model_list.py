@@ -47,6 +47,7 @@ class ModelList(QWidget):
         self._finds = Latest(self, self._show)
         self._facts = Latest(self, self._take_facts)
         self._items: dict[str, QTreeWidgetItem] = {}
+        self._shown: dict[str, ModelFacts] = {}  # what the items say
         self._unknown: list[str] = []
         self._groups: tuple[Group, ...] | None = None
         column = QVBoxLayout(self)
@@ -80,8 +81,8 @@ class ModelList(QWidget):
         header = tree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(2, QHeaderView.ResizeMode.ResizeToContents)
+        for column in (1, 2):  # made wide enough by `_fit`: Qt would measure all rows anew at each text
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
         tree.itemActivated.connect(lambda item, _: self._use(item))
         tree.itemSelectionChanged.connect(lambda: self.use_button.setEnabled(bool(tree.selectedItems())))
         return tree
@@ -104,6 +105,7 @@ class ModelList(QWidget):
     def _fill(self, groups: tuple[Group, ...]) -> None:
         self.tree.clear()
         self._items.clear()
+        self._shown.clear()
         for group in groups:
             title = group.title or tr("Used before")
             head = QTreeWidgetItem(self.tree, [f"{title}   {group.place}".rstrip()])
@@ -125,6 +127,11 @@ class ModelList(QWidget):
         self.search.setVisible(len(self._items) >= SEARCH_FROM)
         shown = min(ROWS, len(self._items) + len(groups))
         self.tree.setFixedHeight((shown + 1) * (self.tree.fontMetrics().height() + theme.px(10)) + theme.px(12))
+        self._fit()
+
+    def _fit(self) -> None:
+        for column in (1, 2):
+            self.tree.resizeColumnToContents(column)
 
     def _ask_facts(self) -> None:
         paths, self._unknown = self._unknown[:AT_ONCE], self._unknown[AT_ONCE:]
@@ -132,9 +139,15 @@ class ModelList(QWidget):
             self._facts.ask(lambda: facts_of(paths))
 
     def _take_facts(self, answer: list[tuple[str, ModelFacts]]) -> None:
+        is_new = False
         for path, facts in answer:
-            if (item := self._items.get(path)) is not None:
+            item = self._items.get(path)
+            if item is not None and facts != self._shown.get(path):
+                self._shown[path] = facts
                 _show_facts(item, facts)
+                is_new = True
+        if is_new:
+            self._fit()
         if self.search.text():
             self._filter(self.search.text())
         QTimer.singleShot(0, self, self._ask_facts)

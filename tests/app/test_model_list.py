@@ -55,6 +55,22 @@ def test_models_of_known_programs_are_listed_with_what_they_are(
     wait(lambda: page.preferences.get(RECENT)[0].endswith("模型.safetensors"))
 
 
+def test_a_second_look_changes_only_what_has_changed(
+    page: ModelPage, webui: Path, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.preferences.set("export_targets", [str(webui)])
+    page.list.look()
+    wait(lambda: len(page.list._items) >= 3 and all(item.text(1) for item in page.list._items.values()))
+    for column in (1, 2):
+        assert page.list.tree.columnWidth(column) >= page.list.tree.sizeHintForColumn(column)
+    shown: list[str] = []
+    monkeypatch.setattr("app.widgets.model_list._show_facts", lambda item, facts: shown.append(facts.path.name))
+    write_lora(webui / "models" / "Stable-diffusion" / "stray.safetensors", {"ss_output_name": "another"})
+    page.list.look()
+    wait(lambda: page.list._finds.busy is False and not page.list._unknown and not page.list._facts.busy and shown)
+    assert shown == ["stray.safetensors"]
+
+
 def test_each_model_is_listed_once_and_what_is_gone_is_not(webui: Path) -> None:
     model = webui / "models" / "Stable-diffusion" / "xl.safetensors"
     groups = find_models([str(model), "/gone", "someone/model", "\0"], [str(webui)])

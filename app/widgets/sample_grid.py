@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from PySide6.QtCore import QEvent, QRect, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QFocusEvent, QHelpEvent, QImage, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QScrollArea, QSizePolicy, QToolTip, QWidget
@@ -58,36 +60,47 @@ class SampleGrid(QWidget):
         self.update()
 
     def sizeHint(self) -> QSize:
-        side = theme.px(self._cell + GAP)
-        return QSize(max(1, side * len(self._steps)), max(1, self._header() + (side + self._words()) * len(self._indices)))
+        width, height = self._pitch()
+        return QSize(max(1, width * len(self._steps)), max(1, self._header() + height * len(self._indices)))
+
+    def _pitch(self) -> tuple[int, int]:
+        """From one column to the next, and from one row to the next."""
+        side = theme.px(self._cell) + theme.px(GAP)
+        return side, side + self._words()
 
     def cell_rect(self, column: int, line: int) -> QRect:
         """Where a picture lies."""
-        side, gap = theme.px(self._cell), theme.px(GAP)
-        top = self._header() + line * (side + gap + self._words()) + self._words()
-        return QRect(column * (side + gap), top, side, side)
+        side, (width, height) = theme.px(self._cell), self._pitch()
+        return QRect(column * width, self._header() + line * height + self._words(), side, side)
+
+    def _in_view(self, seen: QRect) -> tuple[range, range]:
+        """The columns and rows, words above them included, that a rectangle touches."""
+        width, height = self._pitch()
+        top = seen.top() - self._header()
+        columns = range(max(0, seen.left() // width), min(len(self._steps), seen.right() // width + 1))
+        lines = range(max(0, top // height), min(len(self._indices), (top + seen.height()) // height + 1))
+        return columns, lines
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
         painter.setFont(theme.font("small"))
-        seen = event.rect()
-        self._draw_words(painter, seen)
-        for column in range(len(self._steps)):
-            for line in range(len(self._indices)):
-                place = self.cell_rect(column, line)
-                if place.intersects(seen):
-                    self._draw_cell(painter, place, column, line)
+        columns, lines = self._in_view(event.rect())
+        self._draw_words(painter, columns, lines)
+        for column in columns:
+            for line in lines:
+                self._draw_cell(painter, self.cell_rect(column, line), column, line)
 
-    def _draw_words(self, painter: QPainter, seen: QRect) -> None:
+    def _draw_words(self, painter: QPainter, columns: range, lines: range) -> None:
         """The steps above the columns, and each prompt above its row, where it can be seen."""
         painter.setPen(theme.qcolour("muted"))
         side = theme.px(self._cell)
-        for column, step in enumerate(self._steps):
+        for column in columns:
             place = QRect(self.cell_rect(column, 0).left(), 0, side, self._header())
-            painter.drawText(place, int(Qt.AlignmentFlag.AlignCenter), step_words(step))
+            painter.drawText(place, int(Qt.AlignmentFlag.AlignCenter), step_words(self._steps[column]))
         visible = self.visibleRegion().boundingRect()
-        for line, index in enumerate(self._indices):
+        for line in lines:
+            index = self._indices[line]
             sample = next((found for step in self._steps if (found := self._history.samples.get((step, index)))), None)
             if sample is not None:
                 top = self.cell_rect(0, line).top() - self._words()
@@ -126,8 +139,7 @@ class SampleGrid(QWidget):
         return None
 
     def _at(self, x: int, y: int) -> tuple[int, int] | None:
-        column = x // max(1, theme.px(self._cell + GAP))
-        for line in range(len(self._indices)):
+        for column, line in itertools.product(*self._in_view(QRect(x, y, 1, 1))):
             if self.cell_rect(column, line).contains(x, y) and self._sample(column, line) is not None:
                 return column, line
         return None

@@ -20,7 +20,7 @@ from app.i18n import tr, translate_message, translate_trainer
 from app.slices import Pieces
 from app.widgets.basics import SEVERITY_ICONS, ElidedLabel, clear, label, row, tool_button
 from app.widgets.card_list import EntryCard
-from app.widgets.thumbnails import ThumbnailStrip
+from app.widgets.thumbnails import MOST_SHOWN, ThumbnailStrip
 from app.work import Latest
 from trainer.config.fields import settings_of
 from trainer.config.run import Folder, Images
@@ -189,7 +189,7 @@ class FolderCard(EntryCard):
 
     def _take(self, report: FolderReport) -> None:
         self.report = report
-        self.strip.set_paths([item.path for item in report.items])
+        self.strip.set_paths([item.path for item in report.items[:MOST_SHOWN]], report.num_pictures)
         if report.folders:
             first = report.folders[0]
             many = len(report.folders) > 1

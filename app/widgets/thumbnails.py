@@ -19,6 +19,7 @@ from trainer.paths import RESOURCES
 
 CACHE_LIMIT = 600
 HEIGHT = 76
+MOST_SHOWN = 60  # on a line, however wide the window is
 ANY_PICTURE = RESOURCES / "icons" / "athanor.png"
 
 
@@ -106,7 +107,7 @@ class ThumbnailStrip(QWidget):
         self._repaint.timeout.connect(self.update)
 
     def set_paths(self, paths: Sequence[Path], total: int | None = None) -> None:
-        self._paths = list(paths[:60])
+        self._paths = list(paths[:MOST_SHOWN])
         self._total = len(paths) if total is None else total
         self.setAccessibleName(tr("{count} pictures", count=self._total))
         self.setVisible(bool(paths))

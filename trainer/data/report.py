@@ -38,12 +38,14 @@ class FolderSummary:
 class FolderReport:
     """An entry of the list as the window shows it. `problem` is why it can't be used at all.
 
-    `buckets` counts pictures with their repeats; `encodings` counts caption files; `is_complete` is False if the user
-    stopped it.
+    `num_shown` are the pictures of an epoch, repeats counted, as in `buckets`; the pictures in `captions_missing` get the
+    folder's words; `encodings` counts caption files; `is_complete` is False if the user stopped it.
     """
 
     folders: tuple[FolderSummary, ...] = ()
     items: tuple[Item, ...] = ()
+    num_shown: int = 0
+    captions_missing: tuple[Path, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[Message, ...] = ()
     encodings: Mapping[str, int] = field(default_factory=dict)
@@ -54,16 +56,6 @@ class FolderReport:
     @property
     def num_pictures(self) -> int:
         return len(self.items)
-
-    @property
-    def num_shown(self) -> int:
-        """Pictures an epoch, repeats counted."""
-        return sum(item.repeats for item in self.items)
-
-    @property
-    def captions_missing(self) -> tuple[Path, ...]:
-        """Pictures without a caption file; they get the folder's words."""
-        return tuple(item.path for item in self.items if item.caption_source == "folder")
 
 
 def describe_folder(
@@ -115,6 +107,8 @@ def _report(index: Index, bucketing: Bucketing | None) -> FolderReport:
     return FolderReport(
         folders=_summaries(index),
         items=index.items,
+        num_shown=sum(item.repeats for item in index.items),
+        captions_missing=tuple(item.path for item in index.items if item.caption_source == "folder"),
         skipped=index.skipped,
         warnings=index.warnings + (shape_warnings(index.items, bucketing) if bucketing else ()),
         encodings=dict(encodings),

@@ -14,10 +14,13 @@ TICK_MS = 1000
 SETTLED_TICKS = (1, 4, 10)  # the window is shown, its pages are built
 FULL_TICKS = 120
 YOUNG_OBJECTS, YOUNG_ROUNDS = 2000, 10  # how many new ones are worth a round; after how many rounds the survivors are
+MANY_OBJECTS = 20_000  # so many new ones are the window itself, or what ten thousand files are: 5 ms to look at
 
 
 class Collector(QObject):
-    """At work until `end`. What is there when the window has settled is not looked at again: it stays as long as it."""
+    """At work until `end`. What is there when the window has settled is not looked at again: it stays as long as it. Nor is
+    what came in great numbers: it goes when nobody needs it any more, and has no rings in it that would stay.
+    """
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -31,8 +34,8 @@ class Collector(QObject):
         """One second more: collect what is worth it."""
         self._ticks += 1
         young, rounds, _ = gc.get_count()
-        if self._ticks == 1:
-            pass  # all that is there has just been made: 40 ms to find nothing
+        if young > MANY_OBJECTS:
+            gc.freeze()
         elif self._ticks % FULL_TICKS == 0:
             gc.collect()
             gc.freeze()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from PySide6.QtWidgets import QApplication
 
-from app.collector import FULL_TICKS, Collector, collect_everything
+from app.collector import FULL_TICKS, MANY_OBJECTS, Collector, collect_everything
 
 
 class Ring:
@@ -63,15 +63,17 @@ def test_many_young_objects_are_looked_at_soon(collector: Collector) -> None:
     assert lost() is None and len(keep) == 5000
 
 
-def test_what_the_start_has_made_is_not_looked_at_but_kept_out_of_the_way(collector: Collector) -> None:
-    young = [[] for _ in range(5000)]
+def test_a_great_many_objects_are_not_looked_at_but_kept_out_of_the_way(collector: Collector) -> None:
+    collector.tick()
+    keep = [[] for _ in range(MANY_OBJECTS + 1000)]
     looked_at: list[str] = []
     gc.callbacks.append(lambda phase, _: looked_at.append(phase))
     try:
         collector.tick()
+        collector.tick()
     finally:
         gc.callbacks.pop()
-    assert not looked_at and gc.get_freeze_count() > len(young)
+    assert not looked_at and gc.get_freeze_count() > len(keep)
 
 
 def test_python_takes_over_again(app: QApplication) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QUrl, Signal
 from PySide6.QtGui import QDesktopServices
@@ -10,10 +11,12 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app import theme
 from app.i18n import tr
-from app.runs import Run
 from app.widgets.basics import Card, ElidedLabel, button, clear, label, row, tool_button
 from app.words import size_words
 from trainer.ipc.events import Saved
+
+if TYPE_CHECKING:
+    from app.runs import Run
 
 SHOWN = 6
 

@@ -52,6 +52,29 @@ start.main(["--measure-start"])
     assert "imported: [] collecting: False" in run_python(program, tmp_path)
 
 
+def test_numpy_comes_with_the_pages_of_runs_only(tmp_path: Path) -> None:
+    program = """
+import sys
+from PySide6.QtWidgets import QApplication
+app = QApplication([])
+from app.main_window import MainWindow, apply_look
+from app.pages import PAGES
+from app.preferences import Preferences
+preferences = Preferences()
+apply_look(preferences)
+window = MainWindow(preferences)
+for key, row in PAGES.items():
+    if not row.needs_runs:
+        window.page(key)
+print("numpy:", "numpy" in sys.modules)
+window.page("run")
+print("then:", "numpy" in sys.modules)
+window.close()
+"""
+    said = run_python(program, tmp_path)
+    assert "numpy: False" in said and "then: True" in said
+
+
 def test_importing_plainly_reads_no_source(tmp_path: Path) -> None:
     program = """
 import linecache

@@ -6,8 +6,10 @@ Processor time of the thread is told too: on a busy machine it says what the clo
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from app.main_window import MainWindow
 
 STEPS = 100_000
+PICTURES, MODELS, PREVIEWS = 10_000, 500, 2_000
 
 
 @dataclass
@@ -81,6 +84,7 @@ def stretches() -> dict[str, Any]:
     import_plainly()
     from app.main_window import MainWindow, apply_look
     from app.preferences import Preferences
+    from app.work import wait_for_all
 
     app = QApplication([])
     collector = Collector(app)
@@ -94,7 +98,11 @@ def stretches() -> dict[str, Any]:
     turn_pages(window, watch)
     open_files(window, watch)
     open_a_long_run(window, watch)
+    add_many_pictures(window, watch)
+    list_many_models(window, watch)
+    open_many_previews(window, watch)
     window.close()
+    wait_for_all(120)  # the pool writes into the home
     collector.end()
     return watch.found
 
@@ -149,6 +157,101 @@ def open_a_long_run(window: MainWindow, watch: Watch) -> None:
             plot = window.page("run").plot  # type: ignore[attr-defined]
             plot.smoothing.setValue(20 + 30 * number)
             plot.log_switch.toggle()
+
+
+def add_many_pictures(window: MainWindow, watch: Watch) -> None:
+    folder = many_pictures(Path(os.environ["ATHANOR_HOME"]) / "many")
+    draft, folders = window.draft, window.page("images").folders  # type: ignore[attr-defined]
+    with watch(f"a folder of {PICTURES:,} pictures added", 0.5, lambda: folders.cards[-1].report is not None):
+        folders.add_paths([str(folder)])
+    with watch(f"{PICTURES:,} pictures checked", 0.5, lambda: draft.is_checked):
+        draft.check_again()
+    with watch(f"{PICTURES:,} pictures: repeats typed", 0.5, lambda: draft.is_checked):
+        draft.set(f"images.folders[{len(folders.entries)}].repeats", 7)
+
+
+def list_many_models(window: MainWindow, watch: Watch) -> None:
+    window.preferences.set("export_targets", [str(many_models(Path(os.environ["ATHANOR_HOME"]) / "webui"))])
+    models = window.page("model").list  # type: ignore[attr-defined]
+    with watch(f"{MODELS} models of a program listed", 1.0, lambda: models._items and not models._unknown):
+        models.look()
+    for word in "number 4", "":
+        with watch(f"{MODELS} models searched: “{word}”"):
+            models.search.setText(word)
+
+
+def open_many_previews(window: MainWindow, watch: Watch) -> None:
+    folder = many_previews(Path(os.environ["ATHANOR_HOME"]) / "runs")
+    runs = window.starter.runs()
+    pictures = window.page("run").pictures  # type: ignore[attr-defined]
+    with watch(f"a run with {PREVIEWS:,} previews opened", 1.0, lambda: runs.current is not None and runs.current.is_read):
+        runs.open(folder)
+    for place in 0.0, 0.5:
+        with watch(f"{PREVIEWS:,} previews scrolled to {place:.0%}"):
+            bar = pictures.area.horizontalScrollBar()
+            bar.setValue(round(place * bar.maximum()))
+    with watch(f"{PREVIEWS:,} previews in the gallery", 1.0):
+        window.open_page("gallery")
+
+
+def many_pictures(folder: Path) -> Path:
+    """A folder of PICTURES small pictures with captions."""
+    folder.mkdir()
+    data = picture(64)
+    for number in range(PICTURES):
+        (folder / f"{number}.png").write_bytes(data)
+        (folder / f"{number}.txt").write_text("a cat, sitting", encoding="utf-8")
+    return folder
+
+
+def many_models(folder: Path) -> Path:
+    """A WebUI's folder with MODELS names of one model."""
+    from trainer.paths import RESOURCES
+
+    (folder / "modules").mkdir(parents=True)
+    (folder / "webui.py").touch()
+    models = folder / "models" / "Stable-diffusion"
+    models.mkdir(parents=True)
+    first = models / "model number 0.safetensors"
+    shutil.copy(RESOURCES / "demo" / "ember.safetensors", first)
+    for number in range(1, MODELS):
+        os.link(first, models / f"model number {number}.safetensors")
+    return folder
+
+
+def many_previews(parent: Path) -> Path:
+    """A finished run with four previews at each step, PREVIEWS in all; returns its folder."""
+    from tests.fake_worker import run_of
+    from trainer.config.files import write_run
+    from trainer.ipc import events
+    from trainer.ipc.journal import Journal
+    from trainer.ipc.runfolder import create
+
+    folder = create(parent, "previews")
+    folder.samples.mkdir(exist_ok=True)
+    write_run(folder.run_file, run_of())
+    steps, data = PREVIEWS // 4, picture(512)
+    writer = Journal(folder.journal)
+    writer.append(events.Hello(1, 1, 0.0, 0, steps, 100, 1, "cpu"))
+    writer.append(events.Plan(steps, 100, 1, 1000, 0, 1, 1, ("unet", "text_encoder")))
+    for step in range(steps):
+        writer.append(events.Step(step, 1, 0.1, (1e-4, 5e-5), 0.4, 1 << 30))
+        for index in range(4):
+            file = f"samples/{step}-{index}.png"
+            (folder.path / file).write_bytes(data)
+            writer.append(events.Sample(step, index, f"prompt number {index}, a cat that sits on a wall", 1, file))
+    writer.append(events.Done(steps, "finished", "a.safetensors"))
+    writer.close()
+    return folder.path
+
+
+def picture(side: int) -> bytes:
+    """A small PNG."""
+    from PIL import Image
+
+    made = io.BytesIO()
+    Image.new("RGB", (side, side), (200, 90, 20)).save(made, "PNG")
+    return made.getvalue()
 
 
 def long_run(parent: Path) -> Path:

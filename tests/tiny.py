@@ -1,8 +1,15 @@
-"""Tiny models of every family in their real layout, random but fixed, for every test that needs one; and full-size ones."""
+"""Tiny models of every family in their real layout, random but fixed, for every test that needs one; and full-size ones.
+
+Each is made once in a process, and so is each of its files: who asks gets a copy.
+"""
 
 from __future__ import annotations
 
+import copy
 import importlib
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +18,7 @@ import torch
 from trainer.models import libraries
 from trainer.models.protocol import Components
 from trainer.models.stable_diffusion import StableDiffusion
+from trainer.temporary import TemporaryFolder
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 TINY_UNET: dict[str, Any] = {
@@ -106,6 +114,12 @@ def tiny_model(
 
     9 `in_channels` make it an inpainting model.
     """
+    modules = copy.deepcopy(_tiny_modules(name, seed, in_channels))
+    return Components(**modules, tokenizer=_tokenizer(name), prediction=prediction, zero_snr=zero_snr)
+
+
+@cache
+def _tiny_modules(name: str, seed: int, in_channels: int) -> dict[str, Any]:
     family = family_of(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -117,10 +131,15 @@ def tiny_model(
             clip, clip_config = libraries.clip_classes(encoder.pooled)
             texts[encoder.part] = clip(clip_config(**sizes))
             torch.nn.init.normal_(texts[encoder.part].get_input_embeddings().weight, std=0.2)
-    for module in (unet, vae, *texts.values()):
+    modules = {"unet": unet, "vae": vae, **texts}
+    for module in modules.values():
         module.requires_grad_(False).eval()
-    tokenizer = family.load_tokenizer(Path())
-    return Components(unet, vae, tokenizer=tokenizer, prediction=prediction, zero_snr=zero_snr, **texts)
+    return modules
+
+
+@cache
+def _tokenizer(name: str) -> Any:
+    return family_of(name).load_tokenizer(Path())
 
 
 def tiny_sd1(seed: int = 0) -> Components:
@@ -132,19 +151,43 @@ def save_tiny_file(
     folder: Path, name: str = "tiny", dtype: torch.dtype = torch.float32, seed: int = 0, family: str = "sd1", **facts: Any
 ) -> Path:
     """A tiny model as one LDM .safetensors, with the .json beside it that its norm groups need. `facts`: of `tiny_model`."""
-    path = folder / f"{name}.safetensors"
-    family_of(family).save(tiny_model(family, seed, **facts), path, dtype, {"modelspec.resolution": "64x64"})
+    folder.mkdir(parents=True, exist_ok=True)
+    made = _tiny_file(name, dtype, seed, family, tuple(facts.items()))
+    for path in (made, made.with_suffix(".json")):
+        shutil.copyfile(path, folder / path.name)
+    return folder / made.name
+
+
+@cache
+def _tiny_file(name: str, dtype: torch.dtype, seed: int, family: str, facts: tuple[tuple[str, Any], ...]) -> Path:
+    path = _place() / f"{name}.safetensors"
+    family_of(family).save(tiny_model(family, seed, **dict(facts)), path, dtype, {"modelspec.resolution": "64x64"})
     return path
+
+
+_kept = cache(TemporaryFolder)
+
+
+def _place() -> Path:
+    """A new folder that stays as long as this process."""
+    return Path(tempfile.mkdtemp(dir=_kept().path))
 
 
 def save_tiny_folder(folder: Path, seed: int = 0, family: str = "sd1", variant: str | None = None, **facts: Any) -> Path:
     """A tiny model as a diffusers folder, written by the libraries themselves."""
-    parts = tiny_model(family, seed, **facts)
+    shutil.copytree(_tiny_folder(seed, family, variant, tuple(facts.items())), folder, dirs_exist_ok=True)
+    return folder
+
+
+@cache
+def _tiny_folder(seed: int, family: str, variant: str | None, facts: tuple[tuple[str, Any], ...]) -> Path:
+    parts = tiny_model(family, seed, **dict(facts))
     if variant == "fp16":
         for module in parts.modules().values():
             module.half()
-    pipeline_of(family, parts).save_pretrained(folder, variant=variant)
-    return folder
+    path = _place()
+    pipeline_of(family, parts).save_pretrained(path, variant=variant)
+    return path
 
 
 def pipeline_of(family: str, parts: Components) -> Any:

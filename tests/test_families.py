@@ -61,14 +61,13 @@ def test_the_files_are_what_they_are(models: dict[str, Path], kind: str) -> None
 @pytest.mark.parametrize("kind", LEARNING)
 def test_it_learns(models: dict[str, Path], pictures: Path, tmp_path: Path, kind: str) -> None:
     """The loss falls against a control that goes through the same noise and learns nothing."""
-    length = {"training": {"epochs": 24 if two_texts(kind) else 16}}
-    rate = 2e-2 if two_texts(kind) else 1e-2
-    _, learning = go(run_of(models[kind], pictures, rate, **length), tmp_path / "learning")
+    length = {"training": {"epochs": 12 if two_texts(kind) else 6}}
+    _, learning = go(run_of(models[kind], pictures, 2e-2, **length), tmp_path / "learning")
     _, control = go(run_of(models[kind], pictures, 0.0, **length), tmp_path / "control")
     assert learning.losses[0] == pytest.approx(control.losses[0], rel=1e-5), "nothing is different at the start"
     late = len(control.losses) // 2
     fallen = mean(learning.losses[late:]) / mean(control.losses[late:])
-    assert fallen < 0.95, f"{fallen:.3f} of the control's loss"
+    assert fallen < (0.95 if two_texts(kind) else 0.9), f"{fallen:.3f} of the control's loss"
     trained = weights(tmp_path / "learning")
     parts = {name.split("_")[1] for name in trained}
     assert parts == ({"unet", "te1", "te2"} if two_texts(kind) else {"unet", "te"})

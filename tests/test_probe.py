@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 from tests.families import silenced
 from tests.runs import draw_pictures, go, tiny_run
 from tests.tiny import family_of, save_tiny_file, tiny_model
+from trainer.__main__ import main
 from trainer.config.run import Model
 from trainer.data.memo import Memo
 from trainer.diffusion.process import Process
@@ -25,7 +24,6 @@ from trainer.models.header import ModelFacts, inspect_file
 from trainer.models.protocol import Components, Cond
 from trainer.models.safetensors_file import read_header
 from trainer.parametrisation import known_guess, parametrisation
-from trainer.paths import ROOT
 from trainer.probe import probe
 
 
@@ -153,19 +151,18 @@ def test_a_run_goes_by_the_guess_and_says_so(silent_v: Path, tmp_path: Path, mon
     assert len(again.of(events.Warning_)) == 1, "a guess stays a guess"
 
 
-def test_the_command(silent_v: Path) -> None:
-    command = [sys.executable, "-m", "trainer", "probe", str(silent_v)]
-    done = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True)
-    answer = json.loads(done.stdout)
+def test_the_command(silent_v: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["probe", str(silent_v), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] and answer["guess"] == "v_prediction" and answer["prediction"] is None
     assert len(answer["shares"]) == 2 and answer["summary_message"]["template"]
 
 
-def test_the_command_refuses_what_is_no_model(tmp_path: Path) -> None:
+def test_the_command_refuses_what_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_text("nothing", encoding="utf-8")
-    command = [sys.executable, "-m", "trainer", "probe", str(tmp_path / "a.txt"), "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert done.returncode == 2 and json.loads(done.stdout)["ok"] is False and "Traceback" not in done.stderr
+    assert main(["probe", str(tmp_path / "a.txt"), "--json"]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["ok"] is False and "Traceback" not in said.err
 
 
 def test_a_file_that_says_it_can_be_tested_too(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from trainer.models.keys import LDM_CLIP, LDM_UNET, LDM_VAE
@@ -11,9 +12,9 @@ from trainer.models.safetensors_file import header_bytes
 Shapes = dict[str, tuple[int, ...]]
 
 
-def write(path: Path, shapes: Shapes, metadata: dict[str, str] | None = None, dtype: str = "F16") -> Path:
+def write(path: Path, shapes: Shapes, metadata: Mapping[str, str] | None = None, dtype: str = "F16") -> Path:
     """A safetensors file of these shapes whose data is a hole: gigabytes cost nothing."""
-    head = header_bytes({name: (dtype, shape) for name, shape in shapes.items()}, metadata or {})
+    head = header_bytes({name: (dtype, shape) for name, shape in shapes.items()}, dict(metadata or {}))
     table = json.loads(head[8:])
     size = max((entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__"), default=0)
     with path.open("wb") as handle:

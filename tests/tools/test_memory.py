@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,54 +15,61 @@ from trainer.models.safetensors_file import read_header
 from trainer.paths import ROOT
 
 COUNT, NUM_ITEMS = 20, 5_000_000  # tensors of 20 MB
+TOOLS = ("convert to ckpt", "convert to safetensors", "merge", "bake")
+# Each tool has a process of its own for its peak, split off from one that has imported everything.
 _CHILD = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 from tests.benchmarks.children import peak_memory
 from tests.tools.material import use
 from trainer.tools.catalog import LoraEntry
 
-def run(tool, settings, name):
-    loras = settings.pop("loras", None)
-    more = {"loras": (LoraEntry(path=loras),)} if loras else {}
-    use(tool, output=str(Path(settings[next(iter(settings))]).with_name(name)), **settings, **more)
+folder = Path(sys.argv[1])
 
-tool, small, large = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
-run(tool, small, "small." + sys.argv[4])
-before = peak_memory()
-run(tool, large, "large." + sys.argv[4])
-print(peak_memory() - before)
+def run(tool, size):
+    model = folder / f"{size}.safetensors"
+    name, _, ending = tool.partition(" to ")
+    output = folder / f"{size} {name}.{ending or 'safetensors'}"
+    settings = {
+        "convert": {"model": model, "precision": "fp16"},
+        "merge": {"model_a": model, "model_b": model},
+        "bake": {"model": model, "loras": (LoraEntry(path=str(folder / "lora.safetensors")),)},
+    }
+    use(name, output=output, **settings[name])
+    output.unlink()
+
+for tool in sys.argv[2:]:
+    child = os.fork()
+    if child == 0:
+        run(tool, "small")
+        before = peak_memory()
+        run(tool, "large")
+        print(json.dumps([tool, peak_memory() - before]), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, tool
 """
 
 
-def peak_of(tool: str, small: dict[str, str], large: dict[str, str], ending: str) -> int:
-    """Bytes that a tool needs more for the large model than it has needed for the small one, in a process of its own."""
-    line = [sys.executable, "-c", _CHILD, tool, json.dumps(small), json.dumps(large), ending]
-    done = subprocess.run(
-        line, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", env=os.environ.copy(), check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return int(done.stdout)
+@pytest.fixture(scope="module")
+def peaks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """By tool: how much memory it needs more for a large model than it has needed for a small one, of the model's size."""
 
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="VmHWM is Linux's")
-@pytest.mark.parametrize(("tool", "ending"), [("convert", "ckpt"), ("convert", "safetensors"), ("merge", "safetensors"),
-                                              ("bake", "safetensors")])  # fmt: skip
-def test_no_file_is_ever_held_whole(tool: str, ending: str, tmp_path: Path) -> None:
     def grow(tensors: Tensors) -> None:
         tensors |= {f"{UNET}more.{number}.weight": torch.ones(NUM_ITEMS) for number in range(COUNT)}
 
-    small = base_file(tmp_path, "base")
-    large = changed(small, tmp_path / "big.safetensors", grow)
-    more = {
-        "merge": {},
-        "convert": {"precision": "fp16"},
-        "bake": {"loras": str(lora_file(tmp_path / "lora.safetensors", small))},
-    }
-    settings = []
-    for path in (small, large):
-        models = {"model_a": str(path), "model_b": str(path)} if tool == "merge" else {"model": str(path)}
-        settings.append({**models, **more[tool]})
+    folder = tmp_path_factory.mktemp("models")
+    small = base_file(folder, "small")
+    large = changed(small, folder / "large.safetensors", grow)
+    lora_file(folder / "lora.safetensors", small)
     size = sum(info.num_bytes for info in read_header(large).tensors.values())
-    peak = peak_of(tool, *settings, ending)
-    assert peak < 0.35 * size, f"{peak / 1e6:.0f} MB for a file of {size / 1e6:.0f} MB"
+    line = [sys.executable, "-c", _CHILD, str(folder), *TOOLS]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    large.unlink()
+    return {tool: peak / size for tool, peak in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="VmHWM is Linux's")
+@pytest.mark.parametrize("tool", TOOLS)
+def test_no_file_is_ever_held_whole(peaks: dict[str, float], tool: str) -> None:
+    assert 0 < peaks[tool] < 0.35, f"{peaks[tool]:.2f} of the file"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 
 from PySide6.QtCore import QObject, Signal
@@ -52,6 +51,8 @@ class Machine(QObject):
 
 def nvidia_cards() -> tuple[Card, ...]:
     """The NVIDIA cards as the driver's own tool tells them; none where there is no driver. Any thread."""
+    import subprocess
+
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ()

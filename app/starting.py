@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QObject, Signal
 
 from app.i18n import tr
-from app.run_folders import Summary, newest_runs, run_places
 from app.widgets.strip import Strip
 from app.work import run as in_pool
 
 if TYPE_CHECKING:
     from app.pages.base import Context
+    from app.run_folders import Summary
     from app.runs import Runs
 
 
@@ -52,6 +52,8 @@ class Starter(QObject):
 
     def look_for_runs(self) -> None:
         """At the window's start: show the run that is at work. If none is, numpy is not brought in for it."""
+        from app.run_folders import newest_runs, run_places
+
         places = run_places(self._context.preferences)
         in_pool(self, lambda: newest_runs(places), self._show_at_work)
 

@@ -20,8 +20,9 @@ from trainer.ipc.runfolder import create
 from trainer.paths import ROOT
 
 LATER = (
-    "app.pages.model", "app.runs", "http.client", "numpy", "PIL", "psutil", "pydantic.plugin._loader", "sqlite3", "ssl",
-    "trainer.check", "trainer.export_targets", "trainer.models.header", "trainer.tools.catalog",
+    "app.pages.model", "app.run_folders", "app.runs", "http.client", "numpy", "PIL", "psutil",
+    "pydantic.plugin._loader", "sqlite3", "ssl", "subprocess", "trainer.check", "trainer.export_targets",
+    "trainer.models.header", "trainer.tools.catalog",
 )  # fmt: skip
 
 

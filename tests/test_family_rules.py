@@ -47,7 +47,7 @@ def problems(path: Path, pictures: Path, model: dict[str, Any], **sections: Any)
         ("sd2", {"zero_terminal_snr": "on"}, {}, "model.zero_terminal_snr", "error", "for v-prediction"),
         ("sd1", {"text_encoder_2": "x"}, {}, "model.text_encoder_2", "error", "one text encoder"),
         ("sd2 v", {"prediction": "epsilon"}, {}, "model.prediction", "warning", "says v-prediction"),
-        ("silent", {}, {}, "model.prediction", "warning", "will be tested"),
+        ("silent", {}, {}, "model.prediction", "warning", "a test tells"),
         ("sd2 v zero", {}, {"noise": Noise(noise_offset=0.1)}, "noise.noise_offset", "warning", "not needed"),
     ],
 )  # fmt: skip

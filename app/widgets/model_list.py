@@ -113,11 +113,12 @@ class ModelList(QWidget):
             head.setFirstColumnSpanned(True)
             head.setForeground(0, theme.qcolour("muted"))
             for path in group.models:
-                item = QTreeWidgetItem(head, [Path(path).name if group.title else path])
+                item = QTreeWidgetItem([Path(path).name if group.title else path])
                 item.setData(0, PATH_ROLE, path)
                 item.setToolTip(0, path)
                 item.setTextAlignment(2, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
                 self._items[path] = item
+            head.addChildren([self._items[path] for path in group.models])
             head.setExpanded(True)
         found = bool(self._items)
         self.state.setText("" if found else tr("None found where image programs are usually installed."))
@@ -160,9 +161,10 @@ class ModelList(QWidget):
             for place in range(head.childCount()):
                 item = head.child(place)
                 assert item is not None
-                words = f"{item.text(0)} {item.text(1)} {item.data(0, PATH_ROLE)}".lower()
-                item.setHidden(needle not in words)
-                hits += needle in words
+                is_hit = not needle or needle in f"{item.text(0)} {item.text(1)} {item.data(0, PATH_ROLE)}".lower()
+                if item.isHidden() is is_hit:  # Qt would go through the rows for each item
+                    item.setHidden(not is_hit)
+                hits += is_hit
             head.setHidden(not hits)
 
     # ---- choosing ----

@@ -263,7 +263,7 @@ class Follower(QThread):
         self._offset = 0
         self._last_number = 0
         self._checked = self._tried = 0.0
-        self._was_alive: bool | None = None
+        self._worker: int | None = None  # the pid of the one at work, 0 for none; None: nobody has looked
 
     def end(self) -> None:
         """Ask the thread to end, without waiting; `finished` says when it has."""
@@ -276,7 +276,7 @@ class Follower(QThread):
         while not self._ending.is_set():
             began = time.monotonic()
             batch = Batch()
-            if self.link is None and self._was_alive:
+            if self.link is None and self._worker:
                 self._try_to_connect()
             if self.link is not None:
                 self._receive(self.link, batch)
@@ -343,15 +343,16 @@ class Follower(QThread):
         self._checked = time.monotonic()
         status = self.folder.read_status()
         alive = is_alive(status)
-        if self._was_alive and not alive:
+        worker = status.pid if alive else 0
+        if self._worker and not alive:
             self._hang_up()
             self._emit(batch)
             batch.items, batch.num_rows = [], 0
             self._read_journal()
             status = self.folder.read_status()
-        if alive != self._was_alive:
+        if worker != self._worker:
             batch.alive, batch.status = alive, status
-        self._was_alive = alive
+        self._worker = worker
 
     def _emit(self, batch: Batch) -> None:
         if not batch.is_empty:

@@ -52,7 +52,8 @@ class Run(QObject):
         self.stopping = ""  # "stop" or "abort" after asking for it
         self.prompts: tuple[dict[str, Any], ...] | None = None  # the list last sent; None: the run file's
         self._name = folder.path.name
-        self._worker_pid = 0
+        self._worker_pid = 0  # of the one that was started
+        self._seen_pid = 0  # of the one that was seen at work last
         self._waiting = QTimer(self, interval=500)
         self._waiting.timeout.connect(self._look_for_worker)
         self._follower = Follower(folder)
@@ -97,8 +98,9 @@ class Run(QObject):
         return self.state in ("starting", "running", "paused", "stopping")
 
     def expect_worker(self, pid: int) -> None:
-        """A worker has been started: until it shows itself (or is gone) the run is starting, not dead."""
-        self.is_starting = True
+        """A worker has been started: until it shows itself (or is gone) the run is starting, not dead. It may have been
+        quicker than the news of its start."""
+        self.is_starting = pid != self._seen_pid
         self.stopping = ""
         self._worker_pid = pid
         self._waiting.start()
@@ -148,7 +150,9 @@ class Run(QObject):
             self.is_read = True
         if batch.alive is not None:
             self.alive = batch.alive
-            self.is_starting = self.is_starting and not batch.alive
+            if batch.alive and batch.status is not None:
+                self._seen_pid = batch.status.pid
+                self.is_starting = False
         if any(isinstance(item, Record) and isinstance(item.event, Done | Failed) for item in batch.items):
             self.stopping = ""
             self.is_starting = False

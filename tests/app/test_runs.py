@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QApplication
 
 from app import run_folders
 from app import runs as runs_module
+from app.journal import Batch, Follower
 from app.pages.gallery import GalleryPage
 from app.pages.run import RunPage, report_of
 from app.preferences import Preferences
@@ -28,7 +29,7 @@ from trainer.config.run import RunFile
 from trainer.ipc import events
 from trainer.ipc.detach import start_detached
 from trainer.ipc.journal import Journal, Record, encode
-from trainer.ipc.runfolder import RunFolder, create
+from trainer.ipc.runfolder import RunFolder, Status, create
 
 
 @pytest.fixture
@@ -282,3 +283,32 @@ def test_an_answer_that_comes_after_the_end_opens_nothing(app: QApplication, tmp
     wait_for_all()
     assert made.current is None, "its thread would outlive the window"
     made.deleteLater()
+
+
+def test_a_worker_may_be_seen_before_the_news_of_its_start(app: QApplication, tmp_path: Path) -> None:
+    made = Runs()
+    run = made.open(create(tmp_path, "x").path)
+    run.expect_worker(7)
+    run._take(Batch(caught_up=True))
+    assert run.state == "starting"
+    run._take(Batch(alive=True, status=Status(pid=7)))
+    assert not run.is_starting and run.state != "died"
+    run.expect_worker(7)
+    assert not run.is_starting
+    run.expect_worker(8)
+    assert run.state == "starting"
+    made.close()
+
+
+def test_a_worker_that_takes_over_at_once_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = create(tmp_path, "x")
+    follower = Follower(folder)
+    monkeypatch.setattr("app.journal.is_alive", lambda status: bool(status.pid))
+    monkeypatch.setattr("app.journal.LIVENESS_S", 0.0)
+    told = []
+    for pid in (7, 7, 8, 0):
+        folder.write_status(Status(pid=pid))
+        batch = Batch()
+        follower._look_for_life(batch)
+        told.append(None if batch.status is None else (batch.alive, batch.status.pid))
+    assert told == [(True, 7), None, (True, 8), (False, 0)]

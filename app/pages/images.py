@@ -7,6 +7,7 @@ from app.i18n import tr
 from app.pages.base import Context
 from app.pages.folders import FoldersPage
 from app.slices import Pieces
+from app.widgets import thumbnails
 from app.widgets.basics import Card, button, label
 from app.widgets.histogram import BucketHistogram
 from app.widgets.tagger import TaggerCard
@@ -27,6 +28,8 @@ class ImagesPage(FoldersPage):
             "Drop a folder with pictures here, or choose one. A kohya folder such as 10_rufus cat, or its parent, is fine."
         )
         self.add_folders("images", invitation, self.context.try_example)
+        yield
+        thumbnails.shared()  # reads a picture at first, which the first page with pictures need not wait for
         yield
         sizes = Card(tr("Sizes"))
         self.histogram = BucketHistogram()

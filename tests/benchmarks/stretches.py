@@ -134,8 +134,10 @@ def open_files(window: MainWindow, watch: Watch) -> None:
         window.page("tools").choose("merge")  # type: ignore[attr-defined]
     with watch("what a file says opened", 1.0):
         window.page("tools").look(ember)  # type: ignore[attr-defined]
+    window.page("model")
+    with watch("the base model's page opened"):
+        pass
     with watch("a base model chosen", 1.0):
-        window.page("model")
         window.draft.set("model.path", str(ember))
     with watch("a key typed"):
         window.draft.set("network.rank", 24)
@@ -183,12 +185,14 @@ def list_many_models(window: MainWindow, watch: Watch) -> None:
 def open_many_previews(window: MainWindow, watch: Watch) -> None:
     folder = many_previews(Path(os.environ["ATHANOR_HOME"]) / "runs")
     runs = window.starter.runs()
-    pictures = window.page("run").pictures  # type: ignore[attr-defined]
+    page: Any = window.page("run")
     with watch(f"a run with {PREVIEWS:,} previews opened", 1.0, lambda: runs.current is not None and runs.current.is_read):
         runs.open(folder)
+    with watch(f"{PREVIEWS:,} previews drawn", 0.5):
+        pass
     for place in 0.0, 0.5:
         with watch(f"{PREVIEWS:,} previews scrolled to {place:.0%}"):
-            bar = pictures.area.horizontalScrollBar()
+            bar = page.pictures.area.horizontalScrollBar()
             bar.setValue(round(place * bar.maximum()))
     with watch(f"{PREVIEWS:,} previews in the gallery", 1.0):
         window.open_page("gallery")

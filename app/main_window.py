@@ -358,7 +358,7 @@ class MainWindow(QMainWindow):
 
     def start(self) -> None:
         """Ctrl+Enter: what the page is for, the training on most of them."""
-        page = self.stack.currentWidget()
+        page = self.stack.built(self.page_key)  # the page before may still be seen while this one is built
         if isinstance(page, Page):
             page.start()
         else:

@@ -53,6 +53,10 @@ class PageStack(QStackedWidget):
         self._slices.hurry(task)
         task.when_done(lambda: action(self._pages[key]))
 
+    def built(self, key: str) -> QWidget | None:
+        """A page, None if not even its frame is there."""
+        return self._pages.get(key)
+
     def whole(self, key: str) -> QWidget:
         """A page, all of it, now."""
         self._begin(key).finish()

@@ -36,6 +36,8 @@ def run(*arguments: str) -> int:
         (("missing.toml",), "There is no run file missing.toml"),
         (("check", "missing.toml"), "There is no run file"),
         (("estimate", "missing.toml"), "There is no run file"),
+        (("folder/missing",), "There is no run file"),
+        (("convert", "model.ckpt"), "invalid choice: 'convert' (choose from 'train', "),
         (("resume", "missing"), "There is no folder missing"),
         (("stop", "missing"), "There is no folder missing"),
         (("send", "missing", "dance"), "invalid choice: 'dance'"),

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return tools(given[1:])
     parser = _parser()
-    if given and given[0] not in _COMMANDS and not given[0].startswith("-"):
+    if given and _names_a_file(given[0]):
         given.insert(0, "train")
     chosen = parser.parse_args(given)
     try:
@@ -287,6 +287,13 @@ def _export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("--weight", type=float, default=0.0, help="how strongly it should be applied")
     export.add_argument("--overwrite", action="store_true", help="replace files of that name")
     export.add_argument("--refresh", metavar="ADDRESS", help="of a running WebUI, which is asked to read its list anew")
+
+
+def _names_a_file(word: str) -> bool:
+    """Whether a first word is a run file rather than a command, or what was meant to be one."""
+    if word in _COMMANDS or word.startswith("-"):
+        return False
+    return Path(word).name != word or Path(word).suffix != "" or Path(word).exists()
 
 
 def _positive(text: str) -> int:

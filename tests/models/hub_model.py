@@ -31,12 +31,17 @@ DIFFUSERS = {
     "text_encoder/model.safetensors": weights(8),
     "text_encoder/pytorch_model.bin": weights(9),
     "safety_checker/model.safetensors": weights(10),
-    "tokenizer/vocab.json": b"{}",
+    "tokenizer/vocab.json": b'{"a": 0}',
+    "tokenizer/merges.txt": b"#version: 0.2",
+    "tokenizer/special_tokens_map.json": b'{"pad_token": "a"}',
+    "tokenizer/README.md": b"# Words",
+    "tokenizer_2/tokenizer_config.json": b"{}",
     "scheduler/scheduler_config.json": b'{"prediction_type": "epsilon"}',
     "unet/model.onnx": weights(11),
 }
 TAKEN = [
     "model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json", "text_encoder/model.safetensors",
+    "tokenizer/merges.txt", "tokenizer/special_tokens_map.json", "tokenizer/vocab.json",
     "unet/config.json", "unet/diffusion_pytorch_model.fp16.safetensors", "vae/config.json",
     "vae/diffusion_pytorch_model.bin",
 ]  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import CLIPTokenizer
 
 from tests.families import silenced
 from tests.models.shapes import write as write_shapes
@@ -116,6 +118,16 @@ def test_folder_to_file_to_folder_loses_nothing(family: str, folders: dict[str, 
     object_.save_folder(object_.load(tmp_path / "file.safetensors"), tmp_path / "again")
     one, two = tensors_of(folders[family]), tensors_of(tmp_path / "again")
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_the_second_tokenizer_fills_chunks_as_its_encoder_wants_it(tmp_path: Path) -> None:
+    """A folder that brings only the first: the words are its own, the padding is that of OpenCLIP."""
+    sdxl = family_of("sdxl")
+    folder = save_tiny_folder(tmp_path / "folder", family="sdxl")
+    shutil.rmtree(folder / "tokenizer_2")
+    sdxl.save_folder(sdxl.load(folder), tmp_path / "again")
+    pads = [CLIPTokenizer.from_pretrained(tmp_path / "again" / name).pad_token for name in ("tokenizer", "tokenizer_2")]
+    assert pads == ["<|endoftext|>", "!"]
 
 
 def test_what_nobody_runs_is_filled_in_and_left_out_again(tmp_path: Path) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.models.hub_server import Hub
 from tests.runs import draw_pictures, tiny_run
-from tests.tiny import save_tiny_file, save_tiny_folder
+from tests.tiny import family_of, save_tiny_file, save_tiny_folder
 from trainer import worker
+from trainer.base_model import BaseModel, Sources
 from trainer.check import check_run
 from trainer.config.files import absolute, read_run, write_run
 from trainer.config.run import Model, RunFile
+from trainer.data.memo import Memo
 from trainer.errors import AthanorError, BadRunFile
 from trainer.ipc import events, journal
 from trainer.ipc.journal import Record
@@ -23,6 +28,7 @@ from trainer.models.header import base_problem, inspect_file, lora_problem, vae_
 from trainer.models.hub import HubId, look_up
 from trainer.models.hub_download import fetch, make_plan
 from trainer.models.safetensors_file import read_header
+from trainer.models.stable_diffusion import CLIP_TOKENIZER
 
 REPO = "someone/tiny-model"
 
@@ -95,6 +101,28 @@ def replace_model(run: RunFile, **changes: str) -> RunFile:
 def test_a_separate_vae_may_be_an_id_too(server: Hub, run: RunFile) -> None:
     here, _ = with_local_models(replace_model(run, vae="someone/vae"), Told(), stay)
     assert Path(here.model.vae).name == "some.safetensors" and look_up(HubId("someone/vae")).path == Path(here.model.vae)
+
+
+def test_a_model_reads_texts_by_its_own_tokenizer_as_the_same_folder_does(server: Hub, tmp_path: Path) -> None:
+    folder = save_tiny_folder(tmp_path / "folder", family="sdxl")
+    vocab = folder / "tokenizer" / "vocab.json"
+    (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
+    shutil.copy(CLIP_TOKENIZER / "merges.txt", vocab.parent)
+    words = json.loads((CLIP_TOKENIZER / "vocab.json").read_text(encoding="utf-8"))
+    words["cat</w>"], words["dog</w>"] = words["dog</w>"], words["cat</w>"]
+    vocab.write_text(json.dumps(words), encoding="utf-8")
+    server.repos[REPO] = {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    fetched = fetch(HubId(REPO), lambda done, total: None)
+    family = family_of("sdxl")
+    cat, dog = (family.load_tokenizer(path)("cat")["input_ids"] for path in (fetched, Path()))
+    assert cat == family.load_tokenizer(folder)("cat")["input_ids"] != dog
+    models = [BaseModel(family, Sources(path), torch.device("cpu"), clip_skip=1, memo=Memo()) for path in (folder, fetched)]
+    assert models[0].text_identity(torch.float32) == models[1].text_identity(torch.float32)
+    assert sorted(path.name for path in (fetched / "tokenizer_2").iterdir()) == sorted(
+        path.name for path in (folder / "tokenizer_2").iterdir()
+    )
 
 
 def test_leaving_while_it_comes(server: Hub, run: RunFile) -> None:

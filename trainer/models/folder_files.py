@@ -1,10 +1,10 @@
-"""The files of one part of a diffusers folder: which of the variants and shards that lie there are its weights. No torch."""
+"""The files of one part of a diffusers folder: which of what lies there are its weights, or its tokenizer. No torch."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from trainer.models.opening import NotWeights, read_small
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024  # an index of shards is the longest: about 0.3 MB
 MAX_SHARDS = 1000
+TOKENIZER_FILES = (
+    "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.[a-z]+)$")
@@ -37,6 +40,11 @@ def weight_files(folder: Path) -> list[Path]:
             if found:
                 return found
     return []
+
+
+def is_tokenizer(names: Collection[str]) -> bool:
+    """Whether a folder with files of these names has CLIP's words and merges, in one form or the other."""
+    return {"vocab.json", "merges.txt"} <= set(names) or "tokenizer.json" in names
 
 
 def _variants(names: list[str], ending: str) -> list[str]:

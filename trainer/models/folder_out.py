@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.files import atomic_folder
+from trainer.models.folder_files import TOKENIZER_FILES
 from trainer.models.protocol import Components, Part
 from trainer.models.saving import file_dtype
 from trainer.models.tensor_file import write_file
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from trainer.models.stable_diffusion import StableDiffusion
 
 _UNET, _VAE = "UNet2DConditionModel", "AutoencoderKL"
-_TOKENIZER_FILES = (
-    "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-)  # fmt: skip
+_PADDING_FILES = ("tokenizer_config.json", "special_tokens_map.json")  # they name the token that fills a chunk
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 _PADS = {None: _END, 0: "!"}  # a text encoder's padding token → its word in CLIP's vocabulary
 
@@ -104,8 +103,8 @@ def _write_tokenizer(components: Components, folder: Path, name: str, pad: str) 
     source = Path(components.tokenizer.name_or_path)
     own = source.with_name(name)
     source = own if own.is_dir() else source
-    for file in _TOKENIZER_FILES:
-        if (source / file).is_file():
+    for file in TOKENIZER_FILES:
+        if (source / file).is_file() and (source == own or file not in _PADDING_FILES):
             shutil.copyfile(source / file, folder / file)
     if not (folder / "tokenizer_config.json").is_file():
         _write_json(folder / "tokenizer_config.json", _tokenizer_config(pad))

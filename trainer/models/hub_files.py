@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainer.messages import Message, say
+from trainer.models.folder_files import TOKENIZER_FILES, is_tokenizer
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
 _SCHEDULER = "scheduler/scheduler_config.json"
 _ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin")
 _WEIGHTS = re.compile(
@@ -44,7 +46,7 @@ def needed_files(names: Collection[str], file: str = "", full: bool = False) -> 
     """The files that a training needs.
 
     A diffusers model: the configs and one set of weights of each part (safetensors before .bin; in half precision
-    where there is such a set, unless `full`), without tokenizers, safety checkers, EMA copies and the single files
+    where there is such a set, unless `full`), its tokenizers, without safety checkers, EMA copies and the single files
     beside them. Else the one model at the top. With each goes the config beside it.
 
     Args:
@@ -76,7 +78,14 @@ def _diffusers(names: Collection[str], full: bool) -> tuple[str, ...]:
             if not found:
                 raise Unusable(say("{folder}/ has no weights that can be used (.safetensors or .bin).", folder=part))
             files += found
+    for folder in _TOKENIZERS:
+        inside = _tokenizer(folder, names)
+        files += [f"{folder}/{name}" for name in inside if is_tokenizer(inside)]
     return (*files, *([_SCHEDULER] if _SCHEDULER in names else []))
+
+
+def _tokenizer(folder: str, names: Collection[str]) -> list[str]:
+    return [name for name in TOKENIZER_FILES if f"{folder}/{name}" in names]
 
 
 def _part(folder: str, names: Collection[str], full: bool) -> tuple[str, ...]:
@@ -139,10 +148,16 @@ def _choices(names: Collection[str]) -> Message | None:
 
 
 def is_whole(names: Collection[str], index: Mapping[str, Any] | None) -> bool:
-    """Whether a version on the disk has every part that its `model_index.json` lists (None: it has no such file)."""
+    """Whether a version on the disk has every part that its `model_index.json` lists (None: it has no such file).
+
+    A tokenizer may be missing, since CLIP's own then stands in; one that came only in part does not pass for that.
+    """
     if index is None:
         return True
     if not isinstance(index, Mapping):
         return False
     listed = [part for part in PARTS if isinstance(index.get(part), list) and index[part][:1] not in ([], [None])]
+    tokenizers = [inside for folder in _TOKENIZERS if (inside := _tokenizer(folder, names))]
+    if not all(is_tokenizer(inside) for inside in tokenizers):
+        return False
     return all(f"{part}/config.json" in names and _part(f"{part}/", names, full=False) for part in listed)

@@ -14,6 +14,7 @@ from trainer.errors import BadInput
 from trainer.messages import Message, say
 from trainer.models import folder_out, libraries, loading, lora_layers, lora_names, plans, saving, text
 from trainer.models.configs import Rules
+from trainer.models.folder_files import TOKENIZER_FILES, is_tokenizer
 from trainer.models.header import ModelFacts, inspect_file, vae_problem
 from trainer.models.loading import PartPlan
 from trainer.models.protocol import PARTS, Attention, Components, Cond, Part
@@ -275,8 +276,8 @@ class StableDiffusion:
 
 def _tokenizer_folder(source: Path) -> Path:
     own = source / "tokenizer"
-    whole = all((own / name).is_file() for name in ("vocab.json", "merges.txt")) or (own / "tokenizer.json").is_file()
-    return own if whole else CLIP_TOKENIZER
+    there = [name for name in TOKENIZER_FILES if (own / name).is_file()]
+    return own if is_tokenizer(there) else CLIP_TOKENIZER
 
 
 def _refuse_if(problem: Any, path: Path) -> None:

@@ -21,10 +21,11 @@ from app import places
 from app.work import Latest
 from trainer import files
 from trainer.config.files import absolute, read_values, to_toml
+from trainer.config.migrate import migrate
 from trainer.config.problems import check_values
 from trainer.config.run import FORMAT, RunFile, sections
 from trainer.config.run import default_values as schema_defaults
-from trainer.errors import Problem
+from trainer.errors import BadRunFile, Problem
 from trainer.models import hub
 from trainer.paths import user_folder
 
@@ -314,13 +315,16 @@ class Draft(QObject):
 
     def _stored(self) -> Values:
         file = str(self.file) if self.file else ""
-        return {"values": copy.deepcopy(self.values), "file": file, "preset": self.preset, "baseline": self.baseline}
+        values = copy.deepcopy(self.values)
+        return {"format": FORMAT, "values": values, "file": file, "preset": self.preset, "baseline": self.baseline}
 
     def _load(self) -> None:
         try:
             stored = json.loads(self._store.read_text(encoding="utf-8"))
-            values, baseline = dict(stored["values"]), dict(stored.get("baseline") or default_values())
-        except (OSError, ValueError, KeyError, TypeError):
+            number = stored.get("format", 1)
+            values = migrate({**stored["values"], "format": number})
+            baseline = migrate({**(stored.get("baseline") or default_values()), "format": number})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, BadRunFile):
             return
         fresh = default_values()
         self.values = {key: {**table, **_table(values.get(key))} for key, table in fresh.items()}

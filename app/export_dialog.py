@@ -8,7 +8,6 @@ from pathlib import Path
 
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import (
-    QComboBox,
     QCompleter,
     QDialog,
     QFormLayout,
@@ -19,23 +18,22 @@ from PySide6.QtWidgets import (
 )
 
 from app import theme, work
-from app.editors import NumberEditor, Switch, ignore_wheel
+from app.editors import ComboBox, NumberEditor, Switch
 from app.errors import describe
 from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace
 from app.path_editor import PathEditor
 from app.preferences import Preferences
+from app.refresh_choice import RefreshChoice
 from app.widgets.basics import button, fitted, label, row, set_flag, set_role, tool_button
 from app.widgets.picture_view import PictureView
 from trainer.errors import AthanorError
 from trainer.export_targets import Conflict, Target, export_to_all, find_target, known_installs, name_problem
 from trainer.messages import Message
-from trainer.targets.refresh import USUAL_ADDRESS, bare, refresh
+from trainer.targets.refresh import refresh
 
 TARGETS = "export_targets"  # preference: folders, the last used first
 ALSO = "export_also"  # preference: which of them were taken along the last time
-REFRESH = "export_refresh"  # preference: ask a running WebUI to look again
-ADDRESS = "webui_address"  # preference: where it answers
 MOST_OTHERS = 6
 HIGHEST_WEIGHT = 2.0
 
@@ -66,7 +64,7 @@ class ExportDialog(QDialog):
         self._preferences, self._offer = preferences, offer
         self._is_busy = False
         self._target: Target | None = None
-        self._others: list[tuple[Switch, Target]] = []
+        self._others: list[tuple[Switch, Target, RefreshChoice]] = []
         self._picture = len(offer.pictures) - 1
         self._latest = work.Latest(self, self._show_target)
         self._build()
@@ -78,7 +76,7 @@ class ExportDialog(QDialog):
         work.run(self, lambda: _known_targets(known), self._show_others)
 
     def _build(self) -> None:
-        self.file = QComboBox()
+        self.file = ComboBox()
         self.file.setAccessibleName(tr("File"))
         self.file.addItems([path.name for path in self._offer.files])
         self.file.currentIndexChanged.connect(lambda _: self._suggest_name())
@@ -101,14 +99,7 @@ class ExportDialog(QDialog):
         self.weight.edit.setAccessibleName(tr("Preferred weight"))
         self.weight.edit.setToolTip(tr("How strongly the WebUI applies the LoRA when you click it; 0.7 to 1 is usual."))
         self.weight.edit.textChanged.connect(lambda _: self._check_fields())
-        ignore_wheel(self.file)
-        self.refresh = Switch(tr("Let a running WebUI show it at once"))
-        self.refresh.setToolTip(tr("Asks the WebUI to read its list anew. It must have been started with --api."))
-        self.refresh.setChecked(self._preferences.get(REFRESH, False))
-        self.address = QLineEdit(self._preferences.get(ADDRESS, USUAL_ADDRESS))
-        self.address.setAccessibleName(tr("Address of the WebUI"))
-        self.address.setToolTip(tr("With a user and password: http://user:password@host:port. They are not remembered."))
-        self.refresh.toggled.connect(lambda _: self._show_refresh())
+        self.refresh = RefreshChoice()
         self.banner = BannerPlace()
         across = QHBoxLayout()
         across.addLayout(self._form(), 1)
@@ -127,6 +118,7 @@ class ExportDialog(QDialog):
         form.addRow(label(tr("File")), self.file)
         form.addRow(label(tr("Into")), self.target)
         form.addRow("", self.found)
+        form.addRow("", self.refresh)
         self.also = QWidget()
         self._also_column = QVBoxLayout(self.also)
         self._also_column.setContentsMargins(0, 0, 0, 0)
@@ -136,8 +128,6 @@ class ExportDialog(QDialog):
         form.addRow("", self.name_remark)
         form.addRow(label(tr("Activation text")), self.words)
         form.addRow(label(tr("Preferred weight")), self.weight)
-        form.addRow("", self.refresh)
-        form.addRow("", self.address)
         return form
 
     def _picture_chooser(self) -> QVBoxLayout:
@@ -163,37 +153,38 @@ class ExportDialog(QDialog):
         source = self._offer.files[self.file.currentIndex()]
         picture = self._offer.pictures[self._picture] if self._picture >= 0 else None
         name, words, weight = self.name.text(), self.words.text().strip(), self.weight.value() or 0.0
-        targets = [target, *(other for box, other in self._others if box.isChecked() and not box.isHidden())]
-        address = self.address.text().strip() if self.refresh.isChecked() and any(each.api for each in targets) else ""
+        others = [(other, choice) for box, other, choice in self._others if box.isChecked() and not box.isHidden()]
+        targets = [target, *(other for other, _ in others)]
+        asked = [(each, choice.wish()) for each, choice in ((target, self.refresh), *others)]
+        asked = [(each, wish) for each, wish in asked if each.api and wish.refresh]
         self._is_busy = True
         self.export.setEnabled(False)
         self.banner.show_banner(tr("Copying…"))
 
-        def place() -> tuple[tuple[Path, ...], Message | None]:
+        def place() -> tuple[tuple[Path, ...], list[Message]]:
             paths = export_to_all(targets, source, name, picture, words, weight, overwrite)
-            return paths, refresh(address, "lora") if address else None
+            answers = [refresh(each.api, wish.address, "lora") for each, wish in asked if each.api]
+            return paths, [note for note in answers if note is not None]
 
-        work.run(self, place, lambda answer: self._done(targets, bool(address), *answer), self._failed)
+        work.run(self, place, lambda answer: self._done(targets, len(asked) == len(targets), *answer), self._failed)
 
-    def _done(self, targets: Sequence[Target], asked: bool, paths: Sequence[Path], note: Message | None) -> None:
+    def _done(self, targets: Sequence[Target], all_asked: bool, paths: Sequence[Path], notes: Sequence[Message]) -> None:
         for target in reversed(targets):
             self._preferences.remember(TARGETS, str(target.root))
         self._preferences.set(ALSO, [str(target.root) for target in targets[1:]])
-        self._preferences.set(REFRESH, self.refresh.isChecked())
-        self._preferences.set(ADDRESS, bare(self.address.text()))
         self._is_busy = False
         self._check_fields()
-        self.banner.show_banner(self._result(paths, asked, note), "good" if note is None else "warning")
+        self.banner.show_banner(self._result(paths, all_asked, notes), "warning" if notes else "good")
         for path in paths:
             self.exported.emit(path)
 
-    def _result(self, paths: Sequence[Path], asked: bool, note: Message | None) -> str:
+    def _result(self, paths: Sequence[Path], all_asked: bool, notes: Sequence[Message]) -> str:
         """What has happened, in a sentence or two."""
         files = ", ".join(map(str, paths))
         there = tr("{file} is there.", file=files)
-        if note is not None:
-            return joined(there, translate_message(note))
-        return there if asked else tr("{file} is there. Refresh the program's list of LoRAs.", file=files)
+        if notes:
+            return joined(there, *dict.fromkeys(translate_message(note) for note in notes))
+        return there if all_asked else tr("{file} is there. Refresh the program's list of LoRAs.", file=files)
 
     def reject(self) -> None:
         """Close, though not before what was begun has ended well or not: nobody would be told."""
@@ -224,26 +215,23 @@ class ExportDialog(QDialog):
             text = f"{target.program} ({name})" if target.program not in ("", name) else name
             box = Switch(text, toolTip=str(target.lora_folder))
             box.setChecked(str(target.root) in chosen)
-            box.toggled.connect(lambda _: self._show_refresh())
+            choice = RefreshChoice()
+            box.toggled.connect(lambda on, choice=choice, target=target: choice.set_target(target if on else None))
+            choice.set_target(target if box.isChecked() else None)
             self._also_column.addWidget(box)
-            self._others.append((box, target))
+            self._also_column.addWidget(choice)
+            self._others.append((box, target, choice))
         self._show_which_others()
 
     def _show_which_others(self) -> None:
         """All but the one that is the target already."""
-        for box, target in self._others:
-            box.setVisible(self._target is None or target.lora_folder != self._target.lora_folder)
-        any_other = any(not box.isHidden() for box, _ in self._others)
+        for box, target, choice in self._others:
+            is_other = self._target is None or target.lora_folder != self._target.lora_folder
+            box.setVisible(is_other)
+            choice.set_target(target if is_other and box.isChecked() else None)
+        any_other = any(not box.isHidden() for box, _, _ in self._others)
         self.also.setVisible(any_other)
         self._also_label.setVisible(any_other)
-        self._show_refresh()
-
-    def _show_refresh(self) -> None:
-        """The switch only where a program knows the call."""
-        others = [target for box, target in self._others if box.isChecked() and not box.isHidden()]
-        able = any(target is not None and target.api for target in (self._target, *others))
-        self.refresh.setVisible(able)
-        self.address.setVisible(able and self.refresh.isChecked())
 
     def _show_target(self, answer: tuple[str, Target | None]) -> None:
         folder, self._target = answer
@@ -260,6 +248,7 @@ class ExportDialog(QDialog):
             text = tr("Choose the folder that the program was installed in.")
             set_role(self.found, "small")
         self.found.setText(text)
+        self.refresh.set_target(self._target)
         self._show_which_others()
         self._check_fields()
 

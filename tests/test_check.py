@@ -50,13 +50,6 @@ def test_each_mistake_is_told_at_its_place(run: RunFile, changes: dict, place: s
     assert words in problems[place]
 
 
-def test_a_program_that_cannot_be_asked_to_look_again_is_named(run: RunFile, awkward: Path) -> None:
-    (awkward / "plain").mkdir()
-    output = Output(export_to=str(awkward / "plain"), refresh_webui=True)
-    (problem,) = check_run(run.model_copy(update={"output": output})).problems
-    assert (problem.place, problem.severity) == ("output.refresh_webui", "warning")
-
-
 def test_a_lora_is_no_base_model_and_a_base_model_no_lora(run: RunFile, awkward: Path) -> None:
     changed = run.model_copy(update={"network": Lora(network_weights=run.model.path)})
     assert [problem.place for problem in check_run(changed).errors] == ["network.network_weights"]

@@ -27,6 +27,7 @@ from trainer.ipc.journal import Record, Rows
 from trainer.ipc.runfolder import RUNNING_STATES, RunFolder, create
 from trainer.messages import say
 from trainer.paths import ROOT
+from trainer.targets.wishes import Wish, remember
 
 from .fake_worker import run_of
 
@@ -301,11 +302,12 @@ def test_an_export_that_fails_is_a_warning(tmp_path: Path, folder: RunFolder) ->
     assert "There is no folder" in str(reported(folder, events.Warning_)[-1].what)
 
 
-def test_a_running_webui_is_asked_to_show_the_file_if_the_user_wants_it(awkward: Path, folder: RunFolder) -> None:
+def test_a_running_program_is_asked_to_show_the_file_if_the_user_wants_it(awkward: Path, folder: RunFolder) -> None:
     root = webui(awkward)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        exporting(folder, root, webui_address=address)
+        remember(root, Wish(False, address))
+        exporting(folder, root)
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
@@ -319,7 +321,8 @@ def test_a_running_webui_is_asked_to_show_the_file_if_the_user_wants_it(awkward:
 
         thread = threading.Thread(target=answer)
         thread.start()
-        exporting(folder, root, webui_address=address, refresh_webui=True)
+        remember(root, Wish(True, address))
+        exporting(folder, root)
         thread.join(10)
     assert asked[0].startswith(b"POST /sdapi/v1/refresh-loras ")
     assert reported(folder, events.Warning_) == []
@@ -332,10 +335,11 @@ def test_a_webui_that_does_not_run_or_answer_is_a_note_and_holds_the_end_up_no_l
     root = webui(awkward)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        remember(root, Wish(True, address))
         begun = time.monotonic()
-        assert exporting(folder, root, webui_address=address, refresh_webui=True).outcome == "finished"
+        assert exporting(folder, root).outcome == "finished"
         assert time.monotonic() - begun < 3
-    assert exporting(folder, root, webui_address=address, refresh_webui=True).outcome == "finished"
+    assert exporting(folder, root).outcome == "finished"
     notes = reported(folder, events.Warning_)
     assert len(notes) == 2
     assert all(note.is_note and "No WebUI answers" in str(note.what) for note in notes)
@@ -343,7 +347,8 @@ def test_a_webui_that_does_not_run_or_answer_is_a_note_and_holds_the_end_up_no_l
 
 def test_a_program_that_knows_no_such_call_is_not_asked(tmp_path: Path, folder: RunFolder) -> None:
     (tmp_path / "plain").mkdir()
-    exporting(folder, tmp_path / "plain", webui_address="http://127.0.0.1:1", refresh_webui=True)
+    remember(tmp_path / "plain", Wish(True, "http://127.0.0.1:1"))
+    exporting(folder, tmp_path / "plain")
     assert reported(folder, events.Warning_) == []
 
 

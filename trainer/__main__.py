@@ -286,7 +286,8 @@ def _export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("--words", default="", help="what calls it up in a prompt")
     export.add_argument("--weight", type=float, default=0.0, help="how strongly it should be applied")
     export.add_argument("--overwrite", action="store_true", help="replace files of that name")
-    export.add_argument("--refresh", metavar="ADDRESS", help="of a running WebUI, which is asked to read its list anew")
+    export.add_argument("--refresh", metavar="ADDRESS", help="where the program answers: it is asked to show the file, now "
+                        "and after each later copy, also a run's; off ends that")  # fmt: skip
 
 
 def _names_a_file(word: str) -> bool:

@@ -109,10 +109,6 @@ def _output_problems(run: RunFile) -> Iterator[Problem]:
         what = say("There is no folder {path}.", path=run.output.export_to)
         todo = say("Choose the folder of the program that draws, or a plain folder.")
         yield Problem("output.export_to", what, todo, run.output.export_to)
-    elif run.output.refresh_webui and not target.api:
-        what = say("Only WebUIs of the AUTOMATIC1111 kind can be asked, and the folder is not of one.")
-        todo = say("Switch it off, and press the program's own refresh button.")
-        yield Problem("output.refresh_webui", what, todo, severity="warning")
 
 
 def _pictures(run: RunFile, on_progress: Progress | None) -> tuple[Index | None, list[Problem]]:

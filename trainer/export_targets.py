@@ -23,11 +23,12 @@ from trainer.models.safetensors_file import Header, NotSafetensors, copied_heade
 from trainer.targets import comfyui, fooocus, stability_matrix, swarmui, webui
 from trainer.targets.base import Card, Kind, Program, Target, existing_first
 from trainer.targets.installs import look_for_installs, models_in, well_known_places
-from trainer.targets.refresh import refresh
+from trainer.targets.refresh import TIMEOUT_S, refresh
+from trainer.targets.wishes import wish_of
 
 __all__ = [
     "PROGRAMS", "Conflict", "Kind", "Target", "export_to", "export_to_all", "find_target", "known_installs", "models_in",
-    "name_problem", "refresh",
+    "name_problem", "refresh_wanted",
 ]  # fmt: skip
 
 # The more particular first: a StabilityMatrix holds other programs, Fooocus has a webui.py too.
@@ -120,6 +121,15 @@ def known_installs(also: Iterable[Path | str] = ()) -> tuple[Target, ...]:
     found = [*given, *look_for_installs(_at_or_inside, [*_packages(given), *well_known_places()])]
     found += [target for place in _packages(found) if (target := _at(place)) is not None]
     return tuple({os.path.realpath(target.root): target for target in found}.values())
+
+
+def refresh_wanted(target: Target, kind: Kind, timeout_s: float = TIMEOUT_S) -> Message | None:
+    """Ask a running program to show what was placed in it, if the user wants that; see `trainer.targets.refresh`.
+
+    Returns why it was asked and did not, as a note; None also where nobody wants it asked, or it needs no asking.
+    """
+    wish = wish_of(target.root)
+    return refresh(target.api, wish.address, kind, timeout_s) if target.api and wish.refresh else None
 
 
 def _packages(targets: Iterable[Target]) -> Iterator[Path]:

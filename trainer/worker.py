@@ -229,19 +229,19 @@ def _export(run: RunFile, folder: RunFolder, station: Station, ending: events.Do
         station.report(events.Warning_(error.what, error.todo))
         return
     station.report(events.Saved("export", ending.step, 0, str(target), target.stat().st_size))
-    if run.output.refresh_webui and (note := _refresh(run)) is not None:
+    if (note := _refresh(run)) is not None:
         station.report(events.Warning_(note, is_note=True))
 
 
 def _refresh(run: RunFile) -> Message | None:
-    """Let a running WebUI show what was placed; why it does not, as a note. Takes `REFRESH_PATIENCE_S` at most."""
-    from trainer.export_targets import find_target, refresh
-    from trainer.targets.refresh import USUAL_ADDRESS
+    """Let the program show what was placed, if that is wanted of it; why it does not, as a note.
+
+    Takes `REFRESH_PATIENCE_S` at most.
+    """
+    from trainer.export_targets import find_target, refresh_wanted
 
     target = find_target(Path(run.output.export_to))
-    if target is None or not target.api:
-        return None  # the check has said that it cannot be asked
-    return refresh(run.output.webui_address.strip() or USUAL_ADDRESS, "lora", REFRESH_PATIENCE_S)
+    return None if target is None else refresh_wanted(target, "lora", REFRESH_PATIENCE_S)
 
 
 def place(run: RunFile, folder: RunFolder, source: Path) -> Path:

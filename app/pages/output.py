@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from app import work
 from app.i18n import tr
 from app.pages.base import BannerPlace, Context, Page
+from app.refresh_choice import RefreshChoice
 from app.slices import Pieces
 from app.widgets.basics import Card
 from app.words import size_words
+from trainer.export_targets import find_target
 
 SAVING = ("output.name", "output.folder", "output.save_every_epochs", "output.save_every_steps", "output.keep_last",
           "output.precision", "output.snapshot_minutes", "output.tensorboard")  # fmt: skip
-EXPORT = ("output.export_to", "output.refresh_webui", "output.webui_address", "output.title", "output.author",
-          "output.comment", "output.private")  # fmt: skip
+COPY = ("output.export_to",)
+HEADER = ("output.title", "output.author", "output.comment", "output.private")
 
 
 class OutputPage(Page):
@@ -22,6 +25,7 @@ class OutputPage(Page):
     def __init__(self, context: Context) -> None:
         introduction = tr("Where the files go, and what is written in them.")
         super().__init__(context, tr("Output"), introduction)
+        self._folder = ""  # that the choice was shown for
 
     def build(self) -> Pieces:
         self.room = BannerPlace()
@@ -32,20 +36,25 @@ class OutputPage(Page):
         self.add(saving)
         yield from form.build()
         export = Card(tr("Placing"), tr("The finished LoRA can be put where your image program finds it."))
-        self.placing = form = self.form(EXPORT, "export")
-        self._show_needed()
-        export.add(form)
+        self.refresh = RefreshChoice()
+        self._target = work.Latest(self, self.refresh.set_target)
+        copy, header = self.form(COPY, "copy"), self.form(HEADER, "export")
+        for part in (copy, self.refresh, header):
+            export.add(part)
         self.add(export)
-        yield from form.build()
-        self.draft.edited.connect(self._show_needed)
+        yield from copy.build()
+        yield from header.build()
+        self.draft.edited.connect(self._look_at_target)
+        self._look_at_target()
         self.draft.checked.connect(self._show_room)
         self._show_room()
 
-    def _show_needed(self) -> None:
-        """A program is told of the file only where it is copied to one."""
-        is_copied = bool(self.draft.get("output.export_to"))
-        self.placing.show_only_when("output.refresh_webui", is_copied)
-        self.placing.show_only_when("output.webui_address", is_copied and bool(self.draft.get("output.refresh_webui")))
+    def _look_at_target(self) -> None:
+        """A program can be asked to show the file only where it is copied to one."""
+        folder = str(self.draft.get("output.export_to") or "")
+        if folder != self._folder:
+            self._folder = folder
+            self._target.ask(lambda: find_target(folder) if folder else None)
 
     def _show_room(self) -> None:
         facts = self.draft.disk.facts

@@ -96,12 +96,12 @@
    <translation>添加提示词</translation>
   </message>
   <message>
-   <source>Address of the WebUI</source>
-   <translation>WebUI 的地址</translation>
-  </message>
-  <message>
    <source>Address of the mirror</source>
    <translation>镜像地址</translation>
+  </message>
+  <message>
+   <source>Address of {program}</source>
+   <translation>{program} 的地址</translation>
   </message>
   <message>
    <source>Aim at 1,000 to 2,000 steps for a character at batch size 1; save every epoch and choose the best.</source>
@@ -134,10 +134,6 @@
   <message>
    <source>Ask how large it is</source>
    <translation>查询大小</translation>
-  </message>
-  <message>
-   <source>Asks the WebUI to read its list anew. It must have been started with --api.</source>
-   <translation>让 WebUI 重新读取它的列表。WebUI 启动时必须带 --api。</translation>
   </message>
   <message>
    <source>Asks the hub for the sizes of its files, and for nothing else.</source>
@@ -540,6 +536,10 @@
    <translation>程序崩溃或被系统结束，多半是内存不足。请先关闭其他程序。</translation>
   </message>
   <message>
+   <source>It must have been started with {switch}.</source>
+   <translation>启动它时须带上 {switch}。</translation>
+  </message>
+  <message>
    <source>It was made with zero terminal SNR.</source>
    <translation>它是按零终端信噪比（zero terminal SNR）训练的。</translation>
   </message>
@@ -576,8 +576,8 @@
    <translation>减小</translation>
   </message>
   <message>
-   <source>Let a running WebUI show it at once</source>
-   <translation>让正在运行的 WebUI 立即显示</translation>
+   <source>Let a running {program} show it at once</source>
+   <translation>让正在运行的 {program} 立即显示</translation>
   </message>
   <message>
    <source>Light</source>
@@ -2255,14 +2255,6 @@
    <translation>加上分级</translation>
   </message>
   <message>
-   <source>Address of the WebUI</source>
-   <translation>WebUI 的地址</translation>
-  </message>
-  <message>
-   <source>After the copy, asks the WebUI to read its list of LoRAs anew. It must have been started with --api; one that does not run finds the file when it starts.</source>
-   <translation>复制完成后，让正在运行的 WebUI 重新读取 LoRA 列表。WebUI 须以 --api 启动；没有运行的，下次启动时会自己找到文件。</translation>
-  </message>
-  <message>
    <source>After training: {after:.0%} (at least {limit:.0%} wanted).</source>
    <translation>训练后：{after:.0%}（要求至少 {limit:.0%}）。</translation>
   </message>
@@ -3227,10 +3219,6 @@
    <translation>不动它们</translation>
   </message>
   <message>
-   <source>Leave them out; exporting by hand takes them.</source>
-   <translation>请去掉；手动导出时可以填写。</translation>
-  </message>
-  <message>
    <source>Leave this empty.</source>
    <translation>请将这里留空。</translation>
   </message>
@@ -3495,10 +3483,6 @@
    <translation>新标签放在标注前面，不重复已有的。</translation>
   </message>
   <message>
-   <source>No WebUI answers at {address}. Press its own refresh button, or start it with --api.</source>
-   <translation>{address} 没有 WebUI 应答。请点它自己的刷新按钮，或用 --api 启动它。</translation>
-  </message>
-  <message>
    <source>No base model is chosen.</source>
    <translation>还没有选底模。</translation>
   </message>
@@ -3533,6 +3517,14 @@
   <message>
    <source>No text encoder that fits this model is in {path}.</source>
    <translation>{path} 里没有适合这个模型的文本编码器。</translation>
+  </message>
+  <message>
+   <source>No {program} answers at {address}. Press its own refresh button, or start it with {switch}.</source>
+   <translation>{address} 没有 {program} 应答。请点它自己的刷新按钮，或用 {switch} 启动它。</translation>
+  </message>
+  <message>
+   <source>No {program} answers at {address}. Press its own refresh button.</source>
+   <translation>{address} 没有 {program} 应答。请点它自己的刷新按钮。</translation>
   </message>
   <message>
    <source>Nobody is at work in {folder}.</source>
@@ -3601,10 +3593,6 @@
   <message>
    <source>One number of memory for each trained one. Wants a third to a tenth of AdamW's rate.</source>
    <translation>每个训练的数只多占一个数的内存。学习率要用 AdamW 的三分之一到十分之一。</translation>
-  </message>
-  <message>
-   <source>Only WebUIs of the AUTOMATIC1111 kind can be asked, and the folder is not of one.</source>
-   <translation>只有 AUTOMATIC1111 一类的 WebUI 能接收这个请求，而这个文件夹不属于这类程序。</translation>
   </message>
   <message>
    <source>Only pictures without a caption file get one.</source>
@@ -3773,10 +3761,6 @@
   <message>
    <source>Reads brackets in captions as prompts do: (word) counts more, [word] less, (word:1.3) just so.</source>
    <translation>像提示词那样理解标注里的括号：(word) 加强，[word] 减弱，(word:1.3) 按数值。</translation>
-  </message>
-  <message>
-   <source>Refresh the WebUI</source>
-   <translation>刷新 WebUI</translation>
   </message>
   <message>
    <source>Regularisation</source>
@@ -4091,12 +4075,12 @@
    <translation>这样的模型需要自己的分词器：请以 diffusers 文件夹给出。</translation>
   </message>
   <message>
-   <source>Switch gradient checkpointing on, lower the batch size or the resolution, or close other programs.</source>
-   <translation>请打开梯度检查点，减小批大小或分辨率，或关闭其他程序。</translation>
+   <source>SwarmUI wants a login; press its own refresh button.</source>
+   <translation>SwarmUI 要求登录；请点它自己的刷新按钮。</translation>
   </message>
   <message>
-   <source>Switch it off, and press the program's own refresh button.</source>
-   <translation>请关闭此项，改按程序自己的刷新按钮。</translation>
+   <source>Switch gradient checkpointing on, lower the batch size or the resolution, or close other programs.</source>
+   <translation>请打开梯度检查点，减小批大小或分辨率，或关闭其他程序。</translation>
   </message>
   <message>
    <source>Switch it off, or choose v-prediction if the model is one.</source>
@@ -4239,24 +4223,12 @@
    <translation>VAE {path} 不完整：缺少模型中的 {count} 个张量，例如 {name}。</translation>
   </message>
   <message>
-   <source>The WebUI answered with error {code}; press its own refresh button.</source>
-   <translation>WebUI 返回了错误 {code}，请点它自己的刷新按钮。</translation>
-  </message>
-  <message>
    <source>The WebUI asks for a user and password: write the address as http://user:password@host:port.</source>
    <translation>WebUI 需要用户名和密码：地址请写成 http://user:password@host:port。</translation>
   </message>
   <message>
-   <source>The WebUI has no way to read its list of this kind anew; start it again.</source>
-   <translation>WebUI 无法重新读取这类文件的列表，请重启它。</translation>
-  </message>
-  <message>
    <source>The WebUI runs without its API, so it can not be told of the new file: start it with --api.</source>
    <translation>WebUI 没有开启 API，无法通知它有新文件：请用 --api 启动。</translation>
-  </message>
-  <message>
-   <source>The address holds a user and a password, and run files are copied and shared.</source>
-   <translation>地址里有用户名和密码，而训练文件会被复制和分享。</translation>
   </message>
   <message>
    <source>The averaged UNet takes the place of the other one.</source>
@@ -5291,10 +5263,6 @@
   <message>
    <source>Where the pictures are. They are only read, never changed.</source>
    <translation>图片在哪里。只读取，绝不改动。</translation>
-  </message>
-  <message>
-   <source>Where the running WebUI answers, without user and password. Empty takes its usual one, http://127.0.0.1:7860.</source>
-   <translation>正在运行的 WebUI 的地址，不含用户名和密码。留空则用常见地址 http://127.0.0.1:7860。</translation>
   </message>
   <message>
    <source>Where to look for differences.</source>
@@ -6381,8 +6349,16 @@
    <translation>{path}：写入 {written} 个条目，去掉 {removed} 个。</translation>
   </message>
   <message>
+   <source>{program} answered with error {code}; press its own refresh button.</source>
+   <translation>{program} 返回错误 {code}；请点它自己的刷新按钮。</translation>
+  </message>
+  <message>
    <source>{program} has no folder for this. {summary}</source>
    <translation>{program} 没有存放它的文件夹。{summary}</translation>
+  </message>
+  <message>
+   <source>{program} has no way to read its list of this kind anew; start it again.</source>
+   <translation>{program} 无法重新读取这类文件的列表；请重新启动它。</translation>
   </message>
   <message>
    <source>{reason} Before that it was placed at {paths}.</source>

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,12 +11,14 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from PySide6.QtWidgets import QApplication
 
 from app import draft as draft_module
 from app.draft import Draft, default_values, usable_run
 from tests.app.conftest import Wait
 from trainer.config.files import read_run, read_values
 from trainer.config.problems import check_values
+from trainer.config.run import FORMAT
 from trainer.errors import BadInput, BadRunFile
 from trainer.paths import ROOT
 
@@ -202,3 +205,16 @@ def test_a_path_is_what_the_run_takes_it_for(draft: Draft, tmp_path: Path, monke
     (tmp_path / "someone" / "model").mkdir(parents=True)
     draft.set("model.path", "someone/model")
     assert draft.path("model.path") == str(tmp_path / "someone" / "model")
+
+
+@pytest.mark.parametrize(("number", "rank"), [(None, 8), (FORMAT, 8), (FORMAT + 1, 16), ("x", 16)])
+def test_a_draft_of_another_version_is_brought_up_to_date_or_left(
+    app: QApplication, tmp_path: Path, number: object, rank: int
+) -> None:
+    values = {"network": {"rank": 8}, "output": {"name": "x", "refresh_webui": True} if number is None else {}}
+    stored = {"values": values, "baseline": values, **({"format": number} if number else {})}
+    (tmp_path / "draft.json").write_text(json.dumps(stored), encoding="utf-8")
+    draft = Draft(tmp_path / "draft.json")
+    assert draft.get("network.rank") == rank and "refresh_webui" not in draft.values["output"]
+    assert check_values(draft.values)[1] == check_values(default_values())[1]
+    draft.deleteLater()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,9 +14,14 @@ from PySide6.QtWidgets import QApplication, QTableWidgetItem, QWidget
 from safetensors.numpy import save_file
 
 from app.export_dialog import TARGETS, ExportDialog, Offer
+from app.main_window import MainWindow
+from app.pages.output import OutputPage
 from app.preferences import Preferences
 from app.prompts_dialog import PromptsDialog
 from tests.app.conftest import Wait
+from tests.targets.fakes import comfyui, swarmui
+from trainer.paths import user_folder
+from trainer.targets.wishes import Wish, wish_of
 
 
 @pytest.fixture
@@ -57,34 +63,59 @@ def test_several_programs_at_once(
     app: QApplication, wait: Wait, offer: Offer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    comfy = tmp_path / "ComfyUI"
-    (comfy / "comfy").mkdir(parents=True)
-    (comfy / "main.py").write_text("", encoding="utf-8")
+    comfy, swarm = comfyui(tmp_path / "ComfyUI"), swarmui(tmp_path / "SwarmUI")
     preferences, parent = Preferences(), QWidget()
-    preferences.set(TARGETS, [offer.target, str(comfy)])
-    asked: list[str] = []
-    monkeypatch.setattr("app.export_dialog.refresh", lambda address, kind: asked.append(address))
+    preferences.set(TARGETS, [offer.target, str(comfy), str(swarm)])
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr("app.export_dialog.refresh", lambda api, address, kind: asked.append((api, address)))
     dialog = ExportDialog(parent, preferences, offer)
     wait(lambda: dialog.export.isEnabled() and bool(dialog._others))
-    boxes = {target.program: box for box, target in dialog._others if not box.isHidden()}
-    assert set(boxes) == {"ComfyUI"} and not boxes["ComfyUI"].isChecked()
-    assert not dialog.refresh.isHidden() and dialog.address.isHidden()
-    boxes["ComfyUI"].setChecked(True)
-    dialog.refresh.setChecked(True)
-    dialog.address.setText("http://me:secret@127.0.0.1:7861")
+    boxes = {target.program: box for box, target, _ in dialog._others if not box.isHidden()}
+    choices = {target.program: choice for _, target, choice in dialog._others}
+    assert set(boxes) == {"ComfyUI", "SwarmUI"} and not boxes["ComfyUI"].isChecked()
+    assert not dialog.refresh.isHidden() and dialog.refresh.address.isHidden()
+    for box in boxes.values():
+        assert choices["SwarmUI"].isHidden()
+        box.setChecked(True)
+    assert choices["ComfyUI"].isHidden() and "SwarmUI" in choices["SwarmUI"].switch.text()
+    dialog.refresh.switch.click()
+    choices["SwarmUI"].switch.click()
+    dialog.refresh.address.setText("http://me:secret@127.0.0.1:7861")
+    dialog.refresh.address.editingFinished.emit()
     exported: list[Path] = []
     dialog.exported.connect(exported.append)
     dialog.start(False)
     wait(lambda: not dialog._is_busy)
-    assert exported == [Path(offer.target) / "models/Lora/猫.safetensors", comfy / "models/loras/猫.safetensors"]
-    assert all(path.is_file() for path in exported) and asked == ["http://me:secret@127.0.0.1:7861"]
+    folders = [Path(offer.target) / "models/Lora", comfy / "models/loras", swarm / "Models/Lora"]
+    assert exported == [folder / "猫.safetensors" for folder in folders]
+    assert all(path.is_file() for path in exported)
+    assert asked == [("webui", "http://me:secret@127.0.0.1:7861"), ("swarm", "")]
+    wait(lambda: wish_of(Path(offer.target)).address != "" and wish_of(swarm).refresh)
     preferences.flush()
-    assert "secret" not in preferences.path.read_text(encoding="utf-8")
+    assert not any("secret" in path.read_text(encoding="utf-8") for path in user_folder().glob("*.json"))
     again = ExportDialog(parent, Preferences(), offer)
-    wait(lambda: bool(again._others))
-    assert [target.program for box, target in again._others if box.isChecked()] == ["ComfyUI"]
-    assert again.refresh.isChecked() and again.address.text() == "http://127.0.0.1:7861"
+    wait(lambda: bool(again._others) and not again.refresh.isHidden())
+    assert {target.program for box, target, _ in again._others if box.isChecked()} == {"ComfyUI", "SwarmUI"}
+    assert again.refresh.wish() == Wish(True, "http://127.0.0.1:7861")
     parent.deleteLater()
+
+
+def test_the_page_and_the_dialog_speak_of_the_same_program(
+    window: MainWindow, wait: Wait, offer: Offer, tmp_path: Path
+) -> None:
+    page = cast(OutputPage, window.page("output"))
+    assert page.refresh.isHidden()
+    window.draft.set("output.export_to", offer.target)
+    wait(lambda: not page.refresh.isHidden())
+    assert page.refresh.address.isHidden() and page.refresh.wish() == Wish()
+    page.refresh.switch.click()
+    wait(lambda: wish_of(Path(offer.target)) == Wish(True))
+    dialog = ExportDialog(window, window.preferences, offer)
+    wait(lambda: not dialog.refresh.isHidden())
+    assert dialog.refresh.wish() == Wish(True)
+    window.draft.set("output.export_to", str(comfyui(tmp_path / "comfy")))
+    wait(lambda: page.refresh.isHidden())
+    dialog.deleteLater()
 
 
 def test_a_webui_that_does_not_answer_is_a_note(
@@ -92,11 +123,11 @@ def test_a_webui_that_does_not_answer_is_a_note(
 ) -> None:
     from trainer.messages import say
 
-    monkeypatch.setattr("app.export_dialog.refresh", lambda address, kind: say("Nobody answers."))
+    monkeypatch.setattr("app.export_dialog.refresh", lambda api, address, kind: say("Nobody answers."))
     parent = QWidget()
     dialog = ExportDialog(parent, Preferences(), offer)
     wait(lambda: dialog.export.isEnabled())
-    dialog.refresh.setChecked(True)
+    dialog.refresh.switch.click()
     dialog.start(False)
     wait(lambda: not dialog._is_busy)
     text = dialog.banner.banner.text.text()

@@ -14,6 +14,7 @@ from trainer.config.files import check_values, parse_toml, read_run, to_toml, to
 from trainer.config.migrate import migrate
 from trainer.config.reference import TARGET, settings_page
 from trainer.config.run import (
+    FORMAT,
     Folder,
     Images,
     Model,
@@ -148,7 +149,6 @@ def test_a_setting_without_problems_has_none() -> None:
         ({"output": {"name": "CON"}}, "output.name"),
         ({"output": {"name": " x"}}, "output.name"),
         ({"output": {"name": "字" * 100}}, "output.name"),
-        ({"output": {"webui_address": "http://me:secret@127.0.0.1:7860"}}, "output.webui_address"),
         ({"images": {"folders": [{"path": "p", "enabled": False}]}}, "images.folders"),
         ({"images": {"folders": [{"path": "p"}], "resolution": [512]}}, "images.resolution"),
         ({"images": {"folders": [{"path": "p"}], "resolution": [32, 512]}}, "images.resolution"),
@@ -224,6 +224,12 @@ def test_old_formats_are_migrated_in_order() -> None:
     assert migrate({"format": 3}, steps, newest=3) == {}
 
 
+def test_what_a_run_file_said_of_refreshing_a_program_is_dropped() -> None:
+    output = {"name": "x", "refresh_webui": True, "webui_address": "http://127.0.0.1:7860"}
+    assert migrate({"format": 1, "output": output}) == {"output": {"name": "x"}}
+    assert migrate({"format": 1, "output": 3}) == {"output": 3} and migrate({"format": 1}) == {}
+
+
 def test_all_problems_are_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("format = 1\n[training]\nepochs = 0\nbatch_size = 0\n", encoding="utf-8")
     with pytest.raises(BadRunFile) as caught:
@@ -237,7 +243,7 @@ def test_the_manual_is_current() -> None:
 
 
 def test_the_default_file_is_valid_toml() -> None:
-    assert tomllib.loads(to_toml(RunFile()))["format"] == 1
+    assert tomllib.loads(to_toml(RunFile()))["format"] == FORMAT
 
 
 def test_a_new_runs_values_are_known_without_making_a_run() -> None:

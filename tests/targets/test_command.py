@@ -9,6 +9,7 @@ import pytest
 
 from tests.targets.fakes import a1111, comfyui
 from trainer.__main__ import main
+from trainer.targets.wishes import Wish, wish_of
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,18 @@ def test_a_webui_that_is_not_there_is_a_note(
     assert main(["export", str(embedding), "--to", str(webui), "--refresh", "nonsense://x"]) == 0
     printed = capfd.readouterr().out
     assert "rufus.safetensors" in printed and "Note: " in printed and "is not an address" in printed
+
+
+def test_where_a_program_answers_is_kept_for_later_copies(
+    tmp_path: Path, embedding: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    comfy, webui = comfyui(tmp_path / "comfy"), a1111(tmp_path / "webui")
+    order = ["export", str(embedding), "--to", str(comfy), "--to", str(webui), "--overwrite"]
+    assert main([*order, "--refresh", "ftp://me:geheim@x"]) == 0 and "Note: ftp://x is not an" in capfd.readouterr().out
+    assert wish_of(webui) == Wish(True, "ftp://x") and wish_of(comfy) == Wish()
+    assert main([*order, "--json"]) == 0 and "is not an address" in json.loads(capfd.readouterr().out)["note"]
+    assert main([*order, "--refresh", "off"]) == 0 and "Note" not in capfd.readouterr().out
+    assert wish_of(webui) == Wish()
 
 
 def test_programs_on_this_machine(_home: Path, capfd: pytest.CaptureFixture[str]) -> None:

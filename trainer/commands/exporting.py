@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trainer.errors import EXIT_DONE, BadInput
-from trainer.export_targets import KINDS, Target, export_to_all, find_target, known_installs, refresh
+from trainer.export_targets import KINDS, Kind, Target, export_to_all, find_target, known_installs, refresh_wanted
 from trainer.messages import Message, say
 from trainer.models.header import inspect_file
+from trainer.targets.refresh import refresh
+from trainer.targets.wishes import Wish, remember
+
+OFF = "off"
 
 
 def export(chosen: argparse.Namespace) -> int:
-    """The command. Raises BadInput and whatever placing a file raises; a WebUI that does not answer is a note."""
+    """The command. Raises BadInput and whatever placing a file raises; a program that does not answer is a note."""
     if chosen.list:
         _list(chosen.json)
         return EXIT_DONE
@@ -25,13 +30,11 @@ def export(chosen: argparse.Namespace) -> int:
     paths = export_to_all(
         targets, chosen.file, name, chosen.preview, chosen.words, chosen.weight, overwrite=chosen.overwrite
     )
-    note = _refresh(chosen.refresh, chosen.file) if chosen.refresh else None
+    notes = list(dict.fromkeys(map(str, _refresh(targets, KINDS[inspect_file(chosen.file).kind], chosen.refresh))))
     if chosen.json:
-        _print_json({"ok": True, "files": [str(path) for path in paths], "note": str(note) if note else None})
+        _print_json({"ok": True, "files": [str(path) for path in paths], "note": " ".join(notes) or None})
     else:
-        _say("\n".join(str(path) for path in paths))
-        if note is not None:
-            _say(f"Note: {note}")
+        _say("\n".join([*(str(path) for path in paths), *(f"Note: {note}" for note in notes)]))
     return EXIT_DONE
 
 
@@ -43,8 +46,17 @@ def _target(folder: Path) -> Target:
     return target
 
 
-def _refresh(address: str, file: Path) -> Message | None:
-    return refresh(address, KINDS[inspect_file(file).kind])
+def _refresh(targets: Sequence[Target], kind: Kind, address: str | None) -> Iterator[Message]:
+    """Ask the programs to show what was placed; why they do not. An address is of the first that can be asked, and kept."""
+    able = [target for target in targets if target.api]
+    if address is not None and able:
+        remember(able[0].root, Wish() if address == OFF else Wish(True, address))
+    for target in targets:
+        named = address not in (None, OFF) and target is (able or targets)[0]
+        # a plain folder may be one that a WebUI reads too
+        note = refresh(target.api or "webui", address or "", kind) if named else refresh_wanted(target, kind)
+        if note is not None:
+            yield note
 
 
 def _list(as_json: bool) -> None:

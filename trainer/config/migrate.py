@@ -10,8 +10,19 @@ from trainer.errors import BadRunFile, Problem
 from trainer.messages import say
 
 Values = dict[str, Any]
+
+
+def _from_1(values: Values) -> Values:
+    """Whether a program is asked to show new files belongs to the program since (`trainer.targets.wishes`)."""
+    output = values.get("output")
+    if not isinstance(output, Mapping):
+        return values
+    gone = ("refresh_webui", "webui_address")
+    return {**values, "output": {name: value for name, value in output.items() if name not in gone}}
+
+
 # MIGRATIONS[n] takes the tables of format n and returns those of format n + 1; it must not change its argument.
-MIGRATIONS: dict[int, Callable[[Values], Values]] = {}
+MIGRATIONS: dict[int, Callable[[Values], Values]] = {1: _from_1}
 
 
 def migrate(

@@ -213,13 +213,6 @@ def something_is_saved(run: RunFile) -> Iterator[Problem]:
         yield _warning("optimizer.learning_rate", say("Every learning rate is 0: nothing will be learnt."))
 
 
-def address_holds_no_secret(run: RunFile) -> Iterator[Problem]:
-    """Run files are copied and shown: no password belongs there."""
-    if "@" in run.output.webui_address:
-        what = say("The address holds a user and a password, and run files are copied and shared.")
-        yield Problem("output.webui_address", what, say("Leave them out; exporting by hand takes them."))
-
-
 RULES: tuple[Rule, ...] = (
     needs_model,
     needs_folders,
@@ -237,5 +230,4 @@ RULES: tuple[Rule, ...] = (
     prompts_fit,
     name_is_a_file_name,
     something_is_saved,
-    address_holds_no_secret,
 )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     Network = method_settings()
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Training(Section):
@@ -383,18 +383,6 @@ class Output(Section):
         "The folder of the program you draw with, or any other: the final LoRA is placed where it looks for LoRAs. "
         "Empty copies nothing.",
         widget="folder",
-    )
-    refresh_webui: bool = setting(
-        False,
-        "Refresh the WebUI",
-        "After the copy, asks the WebUI to read its list of LoRAs anew. It must have been started with --api; one that "
-        "does not run finds the file when it starts.",
-    )
-    webui_address: str = setting(
-        "",
-        "Address of the WebUI",
-        "Where the running WebUI answers, without user and password. Empty takes its usual one, http://127.0.0.1:7860.",
-        level="advanced",
     )
     snapshot_minutes: float = setting(
         10.0,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal["lora", "checkpoint", "embedding", "vae", "hypernetwork"]
+ApiName = Literal["webui", "sdnext", "swarm"]
 Folders = Mapping[Kind, tuple[Path, ...]]
 MAX_TEXT_BYTES = 1 << 20  # settings files of these programs have some KB
 
@@ -50,7 +51,7 @@ class Program:
         notes: what writes the files that it reads beside a model; each merges with what is there.
         previews: it shows `<stem>.preview.png`.
         inside: names that its root has in portable packages and parent programs.
-        api: it refreshes its lists when asked by the WebUI's API.
+        api: by which it reads its lists anew when asked (see `trainer.targets.refresh`); None if it has none, or needs none.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Program:
     notes: tuple[Callable[[Card], None], ...] = ()
     previews: bool = True
     inside: tuple[str, ...] = ()
-    api: bool = False
+    api: ApiName | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Target:
     folders: Folders
     notes: tuple[Callable[[Card], None], ...] = field(default=(), repr=False)
     previews: bool = True
-    api: bool = False
+    api: ApiName | None = None
 
     def folder(self, kind: Kind) -> Path | None:
         """Where a new file of this kind goes; None if the program has no place for it."""

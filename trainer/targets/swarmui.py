@@ -60,4 +60,4 @@ def _parts(value: str) -> list[str]:
 
 def programs() -> Iterator[Program]:
     """SwarmUI reads the WebUI's notes, and keys of its own in the same file."""
-    yield Program("SwarmUI", _locate, (swarm_notes,), inside=("SwarmUI", "StableSwarmUI"))
+    yield Program("SwarmUI", _locate, (swarm_notes,), inside=("SwarmUI", "StableSwarmUI"), api="swarm")

@@ -145,7 +145,8 @@ def _split(text: str) -> list[str]:
 def programs() -> Iterator[Program]:
     """The more particular first: Forge has all that A1111 has, and reForge all that Forge has."""
     notes = (webui_notes,)
-    yield Program("SD.Next", _sdnext, inside=("sdnext", "automatic"), api=True)
-    yield Program("reForge", _reforge, notes, inside=("stable-diffusion-webui-reForge",), api=True)
-    yield Program("Stable Diffusion WebUI Forge", _forge, notes, inside=("webui", "stable-diffusion-webui-forge"), api=True)
-    yield Program("Stable Diffusion WebUI", _a1111, notes, inside=("webui", "stable-diffusion-webui"), api=True)
+    yield Program("SD.Next", _sdnext, inside=("sdnext", "automatic"), api="sdnext")
+    yield Program("reForge", _reforge, notes, inside=("stable-diffusion-webui-reForge",), api="webui")
+    inside = ("webui", "stable-diffusion-webui-forge")
+    yield Program("Stable Diffusion WebUI Forge", _forge, notes, inside=inside, api="webui")
+    yield Program("Stable Diffusion WebUI", _a1111, notes, inside=("webui", "stable-diffusion-webui"), api="webui")

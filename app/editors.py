@@ -10,8 +10,8 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from PySide6.QtCore import QEvent, QObject, QSignalBlocker, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent, QPixmap
+from PySide6.QtCore import QSignalBlocker, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent, QPixmap, QWheelEvent
 from PySide6.QtWidgets import (
     QCheckBox,
     QColorDialog,
@@ -70,22 +70,29 @@ class Editor(QWidget):
             field.style().polish(field)
 
 
-class _KeepWheel(QObject):
-    """Hands the wheel on to the page: scrolling past a field never changes it."""
+class ComboBox(QComboBox):
+    """Hands the wheel on to the page: scrolling past it never changes it.
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.Wheel:
-            event.ignore()
-            return True
-        return False
+    (No filter of events: all of them would go through Python, each waiting for what a thread does there.)
+    """
 
-
-_keep_wheel = _KeepWheel()
+    def wheelEvent(self, event: QWheelEvent) -> None:
+        event.ignore()
 
 
-def ignore_wheel(widget: QWidget) -> None:
-    """Make a spin box, combo box or slider ignore the mouse wheel."""
-    widget.installEventFilter(_keep_wheel)
+class _NumberField(QLineEdit):
+    """Signals:
+    stepped(sign): Up (1) or Down (-1) was pressed.
+    """
+
+    stepped = Signal(int)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        sign = {Qt.Key.Key_Up.value: 1, Qt.Key.Key_Down.value: -1}.get(event.key())
+        if sign is None:
+            super().keyPressEvent(event)
+        else:
+            self.stepped.emit(sign)
 
 
 class TextEditor(Editor):
@@ -181,9 +188,9 @@ class NumberEditor(Editor):
     ) -> None:  # fmt: skip
         super().__init__()
         self._kind, self._step, self._bounds, self._empty = kind, step, bounds or {}, empty
-        self.edit = QLineEdit(placeholderText=empty or "")
+        self.edit = _NumberField(placeholderText=empty or "")
         self.edit.textEdited.connect(lambda _: self.edited.emit(self.value()))
-        self.edit.installEventFilter(self)
+        self.edit.stepped.connect(self._move)
         self.edit.setFont(theme.font())
         self.line.addWidget(self.edit)
         self.line.setSpacing(theme.px(2))
@@ -211,14 +218,6 @@ class NumberEditor(Editor):
 
     def field(self) -> QWidget:
         return self.edit
-
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
-            sign = {Qt.Key.Key_Up.value: 1, Qt.Key.Key_Down.value: -1}.get(event.key())
-            if sign is not None:
-                self._move(sign)
-                return True
-        return super().eventFilter(watched, event)
 
     def _move(self, sign: int) -> None:
         value = self.value()
@@ -374,9 +373,8 @@ class ChoiceEditor(Editor):
     def __init__(self, choices: Sequence[Choice]) -> None:
         super().__init__()
         self._choices = tuple(choices)
-        self.box = QComboBox(sizeAdjustPolicy=QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self.box = ComboBox(sizeAdjustPolicy=QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.box.setMinimumWidth(theme.px(200))
-        ignore_wheel(self.box)
         for choice in self._choices:
             self.box.addItem(translate_trainer(choice.label), choice.value)
             self.box.setItemData(self.box.count() - 1, translate_trainer(choice.help), Qt.ItemDataRole.ToolTipRole)
@@ -449,9 +447,8 @@ class DeviceEditor(Editor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = QComboBox(editable=True, insertPolicy=QComboBox.InsertPolicy.NoInsert)
+        self.box = ComboBox(editable=True, insertPolicy=QComboBox.InsertPolicy.NoInsert)
         self.box.setMinimumWidth(theme.px(200))
-        ignore_wheel(self.box)
         self.box.addItem(tr("Automatic"), "auto")
         self.box.addItem(tr("CPU"), "cpu")
         self.box.activated.connect(lambda _: self.edited.emit(self.value()))

@@ -10,7 +10,7 @@ from PySide6.QtGui import QDesktopServices
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
 
 from app import i18n, theme
-from app.editors import ignore_wheel
+from app.editors import ComboBox
 from app.i18n import tr
 from app.pages.base import Context, Page
 from app.slices import Pieces
@@ -37,9 +37,8 @@ class SettingsPage(Page):
         self.add(self._folders())
 
     def _choice(self, card: Card, name: str, key: str, choices: list[Any]) -> QComboBox:
-        box = QComboBox(sizeAdjustPolicy=QComboBox.SizeAdjustPolicy.AdjustToContents, accessibleName=name)
+        box = ComboBox(sizeAdjustPolicy=QComboBox.SizeAdjustPolicy.AdjustToContents, accessibleName=name)
         box.setMinimumWidth(theme.px(200))
-        ignore_wheel(box)
         for value, text in choices:
             box.addItem(text, value)
         box.setCurrentIndex(max(0, box.findData(self.preferences.get(key))))

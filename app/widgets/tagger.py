@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QTimer, Signal
-from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app import errors, theme
-from app.editors import ignore_wheel
+from app.editors import ComboBox
 from app.form import problem_text
 from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace, Context
@@ -56,8 +56,7 @@ class TaggerCard(Card):
     def _build(self) -> None:
         from captioners.catalog import WriteSettings, cards
 
-        self.choice = QComboBox(accessibleName=tr("Tagger"))
-        ignore_wheel(self.choice)
+        self.choice = ComboBox(accessibleName=tr("Tagger"))
         for name, card in cards().items():
             self.choice.addItem(translate_message(card.title), name)
         self.choice.setVisible(self.choice.count() > 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -73,6 +74,18 @@ def test_a_peak_among_many_steps_stays(plot: Plot) -> None:
     assert view.high >= 0.5
     plot.show_curves([Curve("strong", np.arange(80_000.0), y, "accent", 2.0)], end=80_000)
     assert plot.view().high >= 1.0
+
+
+@pytest.mark.parametrize("opacity", [1.0, 0.3])
+def test_a_thick_line_that_goes_up_and_down_is_drawn_in_time(plot: Plot, opacity: float) -> None:
+    """As one polyline it took a second: Qt's time for one goes with the square of its parts."""
+    count = 3 * plot.width()
+    y = np.random.default_rng(1).random(count)
+    plot.show_curves([Curve("a", np.arange(float(count)), y, "info", 2.0, opacity)], end=count)
+    began = time.thread_time()
+    image = drawn(plot)
+    assert time.thread_time() - began < 0.25
+    assert has_colour(image, theme.qcolour("info"), image.width() // 2) is (opacity == 1.0)
 
 
 def test_nothing_to_draw_is_drawn_too(plot: Plot) -> None:

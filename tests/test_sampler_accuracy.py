@@ -25,6 +25,7 @@ class Perfect:
     """A family whose model answers with the v that is right on average."""
 
     latent_channels, latent_factor = 4, 8
+    zeros_without_negative = False
 
     def __init__(self, zero_snr: bool) -> None:
         self._levels = Process("v_prediction", zero_snr=zero_snr).alphas_cumprod.double()

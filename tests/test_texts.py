@@ -54,7 +54,7 @@ def test_the_cache_answers_as_the_encoders_do(store: Store, readers: Readers) ->
     same(cached.encode(captions), live.encode(captions))
     same(cached.encode_prompts(PROMPTS), live.encode_prompts(PROMPTS))
     assert cached.encode_prompts(PROMPTS[:2]).states.shape[1] == 77
-    assert cached.encode_prompts(PROMPTS).states.shape[1] == 3 * 77
+    assert cached.encode_prompts(PROMPTS).states.shape[1] == 6 * 77, "of texts of one, two and three chunks"
     cached.ensure(captions, PROMPTS)
     assert loads == ["loaded", "dropped"], "what is there is not made again"
 

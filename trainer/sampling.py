@@ -145,7 +145,7 @@ def draw_latents(
     latents = torch.stack(noise).to(device) * scheduler.init_noise_sigma
     extra = {} if first.sampler == "dpmpp_2m_karras" else {"generator": generators}
     with autocast():
-        text = _texts(requests, encode)
+        text = _texts(requests, encode, family)
     cond = _with_picture(text, components, family, first).to(device)
     for timestep in scheduler.timesteps:
         look()
@@ -160,13 +160,16 @@ def _shape(family: Family, request: Request) -> tuple[int, int, int]:
     return family.latent_channels, request.height // family.latent_factor, request.width // family.latent_factor
 
 
-def _texts(requests: Sequence[Request], encode: Encode) -> Cond:
+def _texts(requests: Sequence[Request], encode: Encode, family: Family) -> Cond:
     """What the prompts say (B samples), after what the negatives say (then 2 B) where they guide."""
-    texts = [request.prompt for request in requests]
-    if requests[0].cfg != 1:
-        texts = [request.negative for request in requests] + texts
+    prompts = [request.prompt for request in requests]
+    negatives = [request.negative for request in requests] if requests[0].cfg != 1 else []
+    texts = negatives + prompts
     distinct = list(dict.fromkeys(texts))
-    return encode(distinct).select([distinct.index(text) for text in texts])
+    cond = encode(distinct).select([distinct.index(text) for text in texts])
+    if not family.zeros_without_negative:
+        return cond
+    return cond.silenced([number for number, negative in enumerate(negatives) if not negative])
 
 
 def _with_picture(text: Cond, components: Components, family: Family, request: Request) -> Cond:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import Protocol
 
 import torch
@@ -37,7 +38,7 @@ class Texts(Protocol):
     def encode(self, captions: Sequence[str]) -> Cond: ...
 
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
-        """Of equal T for all of them: shorter ones end in chunks of the empty prompt."""
+        """Of equal T for all of them: whole texts stand there as often as it takes (see `text.read_texts`)."""
         ...
 
 
@@ -72,8 +73,7 @@ class CachedTexts:
     def ensure(
         self, captions: Iterable[str] = (), prompts: Iterable[str] = (), on_progress: Progress | None = None
     ) -> None:
-        wanted = list(prompts)
-        missing = self.states.find(captions), self._prompts.find([*wanted, ""] if wanted else [])
+        missing = self.states.find(captions), self._prompts.find(prompts)
         if any(missing):
             with torch.no_grad():
                 readers = self._load()
@@ -87,14 +87,7 @@ class CachedTexts:
 
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
         conds = [self._prompts.cond(prompt) for prompt in prompts]
-        longest = max(cond.states.shape[1] for cond in conds)
-        return Cond.stack([self._lengthened(cond, longest) for cond in conds])
-
-    def _lengthened(self, cond: Cond, length: int) -> Cond:
-        """States of a prompt, brought to `length` by whole chunks of the empty prompt."""
-        short = length - cond.states.shape[1]
-        if not short:
-            return cond
-        empty = self._prompts.cond("").states
-        filler = empty.repeat(1, short // empty.shape[1], 1)
-        return replace(cond, states=torch.cat([cond.states, filler], dim=1))
+        length = lcm(*(cond.states.shape[1] for cond in conds))
+        return Cond.stack(
+            [replace(cond, states=cond.states.repeat(1, length // cond.states.shape[1], 1)) for cond in conds]
+        )

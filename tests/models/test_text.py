@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.models.sd1 import FAMILY
-from trainer.models.text import ANY_LENGTH, CHUNK, Reader, encode, read_texts
+from trainer.models.text import ANY_LENGTH, Reader, encode, read_texts
 
 BEGIN, END, COMMA = 49406, 49407, 267
 CAT = 2368  # "cat"
@@ -56,7 +56,8 @@ def test_captions_are_cut_and_filled(tokenizer: Any) -> None:
 def test_prompts_are_as_long_as_they_are(tokenizer: Any) -> None:
     both = read_texts(tokenizer, ["cat " * 80, "cat"], ANY_LENGTH)
     assert both.count == 2 and both.whole
-    assert [row.index(END) for row in rows_of(both)] == [76, 6, 2, 1]
+    assert [row.index(END) for row in rows_of(both)] == [76, 6, 2, 2]
+    assert read_texts(tokenizer, ["cat " * 80, "cat " * 160], ANY_LENGTH).count == 6
     assert read_texts(tokenizer, [""], ANY_LENGTH).count == 1
     assert read_texts(tokenizer, ["cat " * 75], ANY_LENGTH).count == 1
     assert read_texts(tokenizer, ["cat " * 750], ANY_LENGTH).count == 10
@@ -133,15 +134,18 @@ def test_a_text_does_not_change_its_neighbours(tokenizer: Any, states: Tensor) -
     together = encode(tokenizer, [reader(states)], texts, ANY_LENGTH).states
     for number, text in enumerate(texts):
         alone = encode(tokenizer, [reader(states)], [text], ANY_LENGTH).states[0]
-        torch.testing.assert_close(together[number, : len(alone)], alone)
+        torch.testing.assert_close(together[number], alone.repeat(together.shape[1] // len(alone), 1))
     assert torch.equal(together[2], encode(tokenizer, [reader(states)], ["plain", "cat " * 80], ANY_LENGTH).states[0])
 
 
-def test_empty_chunks_are_those_of_the_empty_text(tokenizer: Any, states: Tensor) -> None:
-    """So that states kept one by one can be brought to one length later."""
-    padded = encode(tokenizer, [reader(states)], ["cat", "cat " * 80], ANY_LENGTH).states[0]
-    empty = encode(tokenizer, [reader(states)], [""], ANY_LENGTH).states[0]
-    assert torch.equal(padded[CHUNK + 2 :], empty)
+def test_a_shorter_prompt_is_said_over_again(tokenizer: Any, states: Tensor) -> None:
+    """So that attention, a mean over all states, answers as it does to the prompt alone."""
+    twice = encode(tokenizer, [reader(states)], ["cat", "cat " * 80], ANY_LENGTH).states[0]
+    once = encode(tokenizer, [reader(states)], ["cat"], ANY_LENGTH).states[0]
+    assert torch.equal(twice, torch.cat([once, once]))
+    query = torch.ones(1, 1, 6)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    torch.testing.assert_close(attend(query, twice[None], twice[None]), attend(query, once[None], once[None]))
 
 
 def test_weighted_captions(tokenizer: Any, states: Tensor) -> None:

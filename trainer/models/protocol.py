@@ -55,6 +55,18 @@ class Cond:
         """The samples of these numbers, in this order; a number may come more than once."""
         return self._each(lambda value: value[list(indices)])
 
+    def silenced(self, indices: Sequence[int]) -> Cond:
+        """The same with zeros for what the text says of these samples."""
+        import torch
+
+        heard = torch.ones(len(self), dtype=torch.bool)
+        heard[list(indices)] = False
+
+        def without(value: torch.Tensor) -> torch.Tensor:
+            return value * heard.to(value).view(-1, *[1] * (value.dim() - 1))
+
+        return replace(self, states=without(self.states), pooled=None if self.pooled is None else without(self.pooled))
+
     @staticmethod
     def stack(conds: Sequence[Cond]) -> Cond:
         """The samples of all, one after the other; they must agree in what they have and in T."""
@@ -97,6 +109,11 @@ class Family(Protocol):
     native_resolution: int
     token_lengths: tuple[int, ...]
     clip_skips: range  # those it can be used with
+    @property
+    def zeros_without_negative(self) -> bool:
+        """Whether zeros stand for an empty negative prompt, and not what the text encoders say of it."""
+        ...
+
     @property
     def text_parts(self) -> tuple[Part, ...]:
         """Its text encoders."""

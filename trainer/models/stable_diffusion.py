@@ -77,6 +77,10 @@ class StableDiffusion:
         return ("unet", "vae", *self.text_parts)
 
     @property
+    def zeros_without_negative(self) -> bool:
+        return bool(self.pipeline_entries.get("force_zeros_for_empty_prompt"))  # the WebUI does so where diffusers does
+
+    @property
     def architecture(self) -> str:
         return self.architecture_of(self.rules.prediction)
 

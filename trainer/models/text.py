@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import lcm
 from typing import TYPE_CHECKING, Any
 
 from trainer.models.emphasis import parse
@@ -100,16 +101,20 @@ def read_texts(tokenizer: Any, texts: Sequence[str], token_length: int = CHUNK, 
         tokenizer: CLIP's.
         texts: captions, or prompts where `token_length` is ANY_LENGTH; at least one.
         token_length: 75, 150 or 225: what is longer is cut off, what is shorter filled. ANY_LENGTH: nothing is cut; all
-            get as many chunks as the longest, by empty ones at the end.
+            are brought to one number of chunks by saying each whole text over again. Attention answers the same to
+            states that all stand there twice, so a text is heard as if it were alone (as programs draw it).
         weighted: whether brackets and BREAK in captions mean what they do in the WebUI; in prompts they always do.
     """
     prompts = token_length == ANY_LENGTH
     sections = [parse(text) if prompts or weighted else [[(text, 1.0)]] for text in texts]
     comma = tokenizer.convert_tokens_to_ids(_COMMA) if prompts else None
     rows = [_rows(tokenizer, parts, comma) for parts in sections]
-    count = max(map(len, rows)) if prompts else token_length // CHUNK
+    if prompts:
+        common = lcm(*map(len, rows))
+        return Chunks([chunks * (common // len(chunks)) for chunks in rows], True)
+    count = token_length // CHUNK
     empty: list[Row] = [[]] * count
-    return Chunks([(chunks + empty)[:count] for chunks in rows], prompts)
+    return Chunks([(chunks + empty)[:count] for chunks in rows], False)
 
 
 @dataclass

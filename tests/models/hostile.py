@@ -134,7 +134,10 @@ def strange() -> dict[str, tuple[str, bytes]]:
         "no mark": ("damaged", b"\x80\x02NNt."),
         "odd table": ("damaged", b"\x80\x02(Nd."),
         "strange keys": ("keys", b"\x80\x02}]Ns."),
-        "huge key": ("keys", b"\x80\x02}\x8a\x0a" + b"\x7f" * 10 + b"Ns."),
+        "one key in two forms": ("1 twice", PROTO + b"}K\x01Ns" + text("1") + b"NsK\x01Ns."),
+        "memory below the first place": ("damaged", PROTO + b"Np-1\n."),
+        "memory far away": ("damaged", PROTO + b"Np%d\n." % (1 << 61)),
+        "memory that nothing was put into": ("damaged", PROTO + b"Nq\x05h\x03."),
         "append to a number": ("damaged", b"\x80\x02K\x01Na."),
         "set on a number": ("damaged", b"\x80\x02K\x01NNs."),
     }
@@ -161,6 +164,56 @@ def bombs() -> Iterator[tuple[str, bytes]]:
         + b"}("
         + b"".join(b"\x8a\x08" + struct.pack("<q", number << 41) + b"N" for number in range(100_000))
         + b"u.",
+    )
+    yield from _bombs_of_numpy()
+    yield from _bombs_of_names()
+    yield (
+        "colliding places in memory",
+        PROTO + b"N" + b"".join(b"p%d\n" % (k * ((1 << 61) - 1)) for k in range(400_000)) + b".",
+    )
+    yield (
+        "copies of a long text",
+        PROTO + text("a" * 8_000_000) + b"q\x00c_codecs\nencode\nq\x01](" + b"h\x01h\x00\x85R" * 60 + b"e.",
+    )
+
+
+def _bombs_of_numpy() -> Iterator[tuple[str, bytes]]:
+    doubled = b"]q\x00" + b"".join(b"](h%ch%ceq%c" % (n, n, n + 1) for n in range(60))
+    yield "words for doubled lists", PROTO + doubled + b"cnumpy\ndtype\nh\x3c\x85R."
+    yield "words for nested tuples", PROTO + b"cnumpy\ndtype\n)" + b"\x85" * 100_000 + b"R."
+    scalar = (
+        text("a" * 15_000_000)
+        + b"q\x00cnumpy\ndtype\n"
+        + text("zz")
+        + b"\x85Rq\x01cnumpy.core.multiarray\nscalar\nq\x02"
+    )
+    yield "numbers of a long text", PROTO + scalar + b"h\x02h\x01h\x00\x86R0" * 70_000 + b"."
+
+
+def _bombs_of_names() -> Iterator[tuple[str, bytes]]:
+    numbers = b"".join(b"J" + struct.pack("<i", number) + b"]" for number in range(190_000))
+    yield "long names of many tables", PROTO + b"}" + text("\U0001f600" * 900) + b"}(" + numbers + b"us."
+    tensor = tensor_pickle(length=0, shape=(0,))[len(PROTO) + 1 + len(text("a")) : -2]
+    weights = b"".join(text(f"{number}") + b"h\x00" for number in range(60_000))
+    table = b"}(" + text("a") + tensor + b"q\x00" + weights + b"uq\x01"
+    yield (
+        "the weights again and again",
+        PROTO + b"}(" + text("state_dict") + table + text("x") + b"](" + b"h\x01" * 19_000 + b"eu.",
+    )
+    words = text("\U0001f600" * 20_000) + b"q\x00"
+    yield (
+        "a long text again and again",
+        PROTO + b"}(" + text("x") + words + text("y") + b"](" + b"h\x00" * 19_000 + b"eu.",
+    )
+
+
+def bombs_of_many() -> Iterator[tuple[str, bytes]]:
+    """Files whose pickles are each within bounds, and together are not."""
+    idle = b"N0" * 240_000
+    row = PROTO + idle + b"(K\x01" + text("cpu") + b"ctorch\nFloatStorage\nt." + struct.pack("<q", 0)
+    yield (
+        "rows of a tar",
+        tar({"pickle": PROTO + b"N.", "tensors": PROTO + b"K\0.", "storages": PROTO + b"M\xff\xff." + row * 40}),
     )
 
 
@@ -194,8 +247,6 @@ def tensor_pickle(
 
 def tar_of(tensors: dict[str, torch.Tensor]) -> bytes:
     """The form that torch had before 0.1.10: a tar with the members sys_info, pickle, storages and tensors."""
-    import tarfile
-
     names = {torch.float32: "FloatStorage", torch.float16: "HalfStorage", torch.int64: "LongStorage"}
     storages, rows = pickle.dumps(len(tensors), 2), pickle.dumps(len(tensors), 2)
     content = PROTO + b"}"
@@ -209,8 +260,14 @@ def tar_of(tensors: dict[str, torch.Tensor]) -> bytes:
             f"<q{2 * tensor.dim()}qq", tensor.dim(), *tensor.shape, *tensor.stride(), tensor.storage_offset()
         )
         content += text(name) + text(f"{200 + number}") + b"Qs"
-    members = {"sys_info": pickle.dumps({}, 2), "pickle": content + b".", "tensors": rows,
-               "storages": storages + pickle.dumps([], 2)}  # fmt: skip
+    return tar({"sys_info": pickle.dumps({}, 2), "pickle": content + b".", "tensors": rows,
+                "storages": storages + pickle.dumps([], 2)})  # fmt: skip
+
+
+def tar(members: dict[str, bytes]) -> bytes:
+    """A tar archive of these files."""
+    import tarfile
+
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name, data in members.items():

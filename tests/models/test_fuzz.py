@@ -114,12 +114,17 @@ def test_harmful_files_under_watch(tmp_path: Path) -> None:
 def test_bombs_under_watch(tmp_path: Path) -> None:
     for name, content in hostile.bombs():
         save(tmp_path / f"{name}.ckpt", zipped(content))
+    for name, content in hostile.bombs_of_many():
+        save(tmp_path / f"{name}.ckpt", content)
     watched(tmp_path)
 
 
 def test_a_bomb(tmp_path: Path) -> None:
     save(tmp_path / "first.ckpt", zipped(b"\x80\x02N."))
-    for name in ("calls in calls", "hash of doubled tuples", "a table in itself", "copies of a long list"):
+    for name in (
+        "calls in calls", "hash of doubled tuples", "a table in itself", "copies of a long list", "words for doubled lists",
+        "copies of a long text",
+    ):  # fmt: skip
         save(tmp_path / f"{name}.ckpt", zipped(dict(hostile.bombs())[name]))
     watched(tmp_path)
 

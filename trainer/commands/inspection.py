@@ -131,7 +131,7 @@ def _said(facts: ModelFacts) -> Iterator[tuple[str, str]]:
     yield "frequent tags", ", ".join(_tags(metadata.get("ss_tag_frequency", "")))
     for name, value in facts.tree.items():
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            yield name[:18], str(value)
+            yield shown(name[:18]), str(value)
     if facts.metadata:
         yield "entries", f"{len(facts.metadata)}; --json shows them all"
 
@@ -156,4 +156,4 @@ def _tags(text: str) -> list[str]:
 
 def _clean(text: str) -> str:
     """A line fit for a terminal: what a stranger's file says may hold control sequences, and novels."""
-    return shown(" ".join(text.split()), _LONGEST * 4)
+    return shown(" ".join(text[: _LONGEST * 16].split()), _LONGEST * 4)

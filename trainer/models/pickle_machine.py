@@ -72,22 +72,27 @@ class World(Protocol):
         ...
 
 
+_NOTHING = object()  # where a number of the memory was left out
 _BYTE, _U16, _U32, _I32 = (struct.Struct(form) for form in ("<B", "<H", "<I", "<i"))
 _U64, _F64 = struct.Struct("<Q"), struct.Struct(">d")
 
 
 class Machine:
-    """One pickle, read from `source` where it stands; the bytes after it are left alone."""
+    """Pickles that follow each other in `source`, each read where it stands; what lies after it is left alone.
+
+    The bounds hold for all of them together.
+    """
 
     def __init__(self, source: BinaryIO, world: World) -> None:
         self._source, self._world, self._raw = source, world, source.read
         self._left, self._bytes_left = MAX_INSTRUCTIONS, MAX_BYTES
         self._stack: list[Any] = []
         self._marks: list[int] = []
-        self._memo: dict[int, Any] = {}
+        self._memo: list[Any] = []  # a table could be given numbers that all fall on one place
 
     def load(self) -> Any:
-        """The value of the pickle. Raises OSError and BadPickle."""
+        """The value of the next pickle. Raises OSError and BadPickle."""
+        self._stack, self._marks, self._memo = [], [], []
         read = self._source.read
         try:
             while True:
@@ -162,7 +167,18 @@ class Machine:
     # --- what instructions do ---
 
     def _remember(self, place: int) -> None:
+        """Keep the top of the stack under a number. Every writer counts from 0 or 1 on."""
+        gap = place - len(self._memo)
+        if place < 0 or place > MAX_INSTRUCTIONS:
+            raise BadPickle(say("its pickle is damaged"))
+        self._memo += [_NOTHING] * (gap + 1)
         self._memo[place] = self._stack[-1]
+
+    def _recall(self, place: int) -> None:
+        value = self._memo[place] if place >= 0 else _NOTHING
+        if value is _NOTHING:
+            raise BadPickle(say("its pickle is damaged"))
+        self._stack.append(value)
 
     def _integer(self, size: int) -> None:
         if size > MAX_INTEGER_BYTES or size < 0:
@@ -235,7 +251,7 @@ class Machine:
         table = self._top()
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if isinstance(table, dict):
-                table[plain_key(key)] = value
+                put(table, key, value)
             else:
                 self._world.put_item(table, key, value)
 
@@ -279,16 +295,22 @@ def _unknown(code: bytes) -> BadPickle:
     )
 
 
-def plain_key(key: Any) -> Any:
-    """A key that is cheap to hash: text, small numbers, None; names and flat tuples as text. Raises BadPickle.
+def put(table: dict[Any, Any], key: Any, value: Any) -> None:
+    """table[key] = value. Raises BadPickle where the key is none, or is there already in another form (1 and "1")."""
+    name = plain_key(key)
+    if name is not key and name in table:
+        raise BadPickle(say("it has {name} twice or more tensors than any model", name=shown(str(name))))
+    table[name] = value
 
-    The hash of nested tuples takes time without bound, and huge integers can be chosen to collide.
+
+def plain_key(key: Any) -> str | bytes:
+    """A key as text (bytes stay): names, numbers, None and flat tuples too. Raises BadPickle.
+
+    The hash of nested tuples takes time without bound, and numbers can be chosen to collide; those of texts cannot.
     """
-    if key is None or isinstance(key, str | bytes | bool | float):
+    if isinstance(key, str | bytes):
         return key
-    if isinstance(key, int) and abs(key) < 1 << 60:
-        return key
-    if isinstance(key, Global):
+    if key is None or isinstance(key, int | float | Global):
         return str(key)
     if isinstance(key, tuple) and len(key) <= 8 and all(isinstance(part, str | int | float) for part in key):
         return ", ".join(shown(part) if isinstance(part, str) else repr(part) for part in key)
@@ -307,17 +329,21 @@ def _put(form: struct.Struct) -> Callable[[Machine], None]:
     """Remember the top of the stack under a number; the most frequent instruction of all, so without detours."""
     unpack, size = form.unpack, form.size
 
-    def put(machine: Machine) -> None:
-        machine._memo[unpack(machine._raw(size))[0]] = machine._stack[-1]
+    def remember(machine: Machine) -> None:
+        place, memo = unpack(machine._raw(size))[0], machine._memo
+        if place == len(memo):
+            memo.append(machine._stack[-1])
+        else:
+            machine._remember(place)
 
-    return put
+    return remember
 
 
 def _get(form: struct.Struct) -> Callable[[Machine], None]:
     unpack, size = form.unpack, form.size
 
     def get(machine: Machine) -> None:
-        machine._stack.append(machine._memo[unpack(machine._raw(size))[0]])
+        machine._recall(unpack(machine._raw(size))[0])
 
     return get
 
@@ -381,7 +407,7 @@ _ACTIONS: dict[bytes, Callable[[Machine], None]] = {
     b"\x90": lambda m: m._extend(m._group()),  # ADDITEMS
     b"\x91": lambda m: m._push(m._group()),  # FROZENSET
     # memory
-    b"g": lambda m: m._push(m._memo[int(m._line())]),
+    b"g": lambda m: m._recall(int(m._line())),
     b"h": _get(_BYTE),
     b"j": _get(_U32),
     b"p": lambda m: m._remember(int(m._line())),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from trainer.messages import say
@@ -18,8 +19,9 @@ from trainer.models.torch_objects import Record, Storage, TensorRef
 MAX_DEPTH = 24
 MAX_NODES = 200_000
 MAX_NAME = 1024
-MAX_NAME_BYTES = 32 * 1024 * 1024  # of all names together
+MAX_LETTERS = 8_000_000  # of all names together, those of tables too
 MAX_TREE_NODES = 20_000
+MAX_TREE_LETTERS = 1_000_000
 MAX_TEXT = 20_000  # letters of one value
 _WRAPPERS = ("state_dict", "params_ema", "params", "model_state_dict", "generator", "module", "model", "ema")
 
@@ -33,10 +35,8 @@ def find_tensors(value: Any) -> dict[str, TensorRef]:
     if isinstance(value, TensorRef):
         return {"tensor": value}
     found: dict[str, TensorRef] = {}
-    letters = 0
     for name, tensor in _leaves(_root(value)):
-        letters += len(name)
-        if name in found or len(found) >= MAX_TENSORS or letters > MAX_NAME_BYTES:
+        if name in found or len(found) >= MAX_TENSORS:
             raise BadPickle(say("it has {name} twice or more tensors than any model", name=shown(name)))
         found[name] = tensor
     return found
@@ -73,7 +73,7 @@ def _table(value: Any) -> dict[Any, Any] | None:
 
 def _leaves(root: Any) -> Iterator[tuple[str, TensorRef]]:
     """Tensors with their dotted names, in the file's order, depth first; a table within itself is entered once."""
-    left = MAX_NODES
+    left, letters = MAX_NODES, MAX_LETTERS
     waiting: list[tuple[str, tuple[int, ...], Any]] = [("", (), root)]
     while waiting:
         name, above, value = waiting.pop()
@@ -81,12 +81,16 @@ def _leaves(root: Any) -> Iterator[tuple[str, TensorRef]]:
             yield name, value
             continue
         pairs = _children(value) if id(value) not in above else []
-        left -= 1 + len(pairs)
+        left, inside = left - 1 - len(pairs), (*above, id(value))
         if left < 0 or (pairs and len(above) >= MAX_DEPTH):
             raise BadPickle(say("its tables are nested more deeply than those of any model"))
         for key, item in reversed(pairs):
             if isinstance(item, TensorRef | dict | list | tuple | Record):
-                waiting.append((_joined(name, key), (*above, id(value)), item))
+                whole = _joined(name, key)
+                letters -= len(whole)
+                if letters < 0:
+                    raise BadPickle(say("it has {name} twice or more tensors than any model", name=shown(whole)))
+                waiting.append((whole, inside, item))
 
 
 def _children(value: Any) -> list[tuple[Any, Any]]:
@@ -96,8 +100,8 @@ def _children(value: Any) -> list[tuple[Any, Any]]:
     return list(enumerate(value)) if isinstance(value, list | tuple) else []
 
 
-def _joined(name: str, key: Any) -> str:
-    last = key if isinstance(key, str) else shown(key.decode("latin-1")) if isinstance(key, bytes) else str(key)
+def _joined(name: str, key: str | bytes | int) -> str:
+    last = shown(key.decode("latin-1")) if isinstance(key, bytes) else str(key)
     whole = f"{name}.{last}" if name else last
     if len(whole) > MAX_NAME or not last.isprintable():
         raise BadPickle(say("it has a tensor of an impossible name ({name})", name=shown(last)))
@@ -106,21 +110,28 @@ def _joined(name: str, key: Any) -> str:
 
 def plain_tree(value: Any) -> dict[str, Any]:
     """What a pickle holds beside tensors, as JSON can say it: numbers, text, lists and tables; cut where it is long."""
-    left = [MAX_TREE_NODES]
-    tree = _plain(value, (), left)
+    tree = _plain(value, (), _Left())
     return tree if isinstance(tree, dict) else {}
 
 
-def _plain(value: Any, above: tuple[int, ...], left: list[int]) -> Any:
+@dataclass
+class _Left:
+    """How much of a tree may still be looked at, and said."""
+
+    nodes: int = MAX_TREE_NODES
+    letters: int = MAX_TREE_LETTERS
+
+
+def _plain(value: Any, above: tuple[int, ...], left: _Left) -> Any:
     """The value without its tensors; `left` counts down over all of it, `above` are the tables that it lies in."""
-    left[0] -= 1
-    if left[0] < 0 or len(above) > MAX_DEPTH or id(value) in above or isinstance(value, TensorRef | Storage):
+    left.nodes -= 1
+    if left.nodes < 0 or len(above) > MAX_DEPTH or id(value) in above or isinstance(value, TensorRef | Storage):
         return None
     if isinstance(value, str | bytes):
-        return _text(value)
+        return _text(value, left)
     above = (*above, id(value))
     if isinstance(value, list | tuple):
-        return [_plain(item, above, left) for item in value[: max(left[0], 0)]]
+        return [_plain(item, above, left) for item in value[: max(left.nodes, 0)]]
     table = _table(value)
     if table is not None:
         return _plain_table(table, value, above, left)
@@ -131,19 +142,23 @@ def _plain(value: Any, above: tuple[int, ...], left: list[int]) -> Any:
     return value if value is None or isinstance(value, int | float) else None
 
 
-def _plain_table(table: dict[Any, Any], value: Any, above: tuple[int, ...], left: list[int]) -> Any:
+def _plain_table(table: dict[Any, Any], value: Any, above: tuple[int, ...], left: _Left) -> Any:
     if isinstance(value, Record) and not table:  # a path, a date, a number of numpy
         parts = [_plain(part, above, left) for part in value.arguments[:8]]
         return parts[0] if len(parts) == 1 else "/".join(str(part) for part in parts if part is not None)
     plain: dict[str, Any] = {}
     for key, item in table.items():
-        if left[0] < 0:
+        if left.nodes < 0:
             break
-        if not isinstance(item, TensorRef | Storage):
-            plain[_text(key) if isinstance(key, str | bytes) else str(key)] = _plain(item, above, left)
+        if isinstance(item, TensorRef | Storage):
+            left.nodes -= 1
+        else:
+            plain[_text(key, left)] = _plain(item, above, left)
     return plain
 
 
-def _text(value: str | bytes) -> str:
-    text = value if isinstance(value, str) else value[:MAX_TEXT].decode("utf-8", "replace")
-    return text[:MAX_TEXT].encode("utf-8", "replace").decode("utf-8")
+def _text(value: str | bytes, left: _Left) -> str:
+    part = value[: max(min(MAX_TEXT, left.letters), 0)]
+    left.letters -= len(part)
+    text = part.decode("utf-8", "replace") if isinstance(part, bytes) else part
+    return text.encode("utf-8", "replace").decode("utf-8")

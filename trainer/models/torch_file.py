@@ -74,14 +74,15 @@ def read_pickles(handle: BinaryIO, located: bool = True) -> Header:
     """
     handle.seek(0)
     world = TorchWorld()
-    if Machine(handle, world).load() != _MAGIC:
+    machine = Machine(handle, world)
+    if machine.load() != _MAGIC:
         raise NotWeights(say("it is a Python pickle, but none that torch wrote"))
-    protocol, system = Machine(handle, world).load(), Machine(handle, world).load()
+    protocol, system = machine.load(), machine.load()
     if protocol != _PROTOCOL or not isinstance(system, dict):
         raise NotWeights(say("its pickle is damaged"))
     if system.get("little_endian") is not True:
         raise NotWeights(say("its numbers are in the byte order of another kind of processor"))
-    value, order = Machine(handle, world).load(), Machine(handle, world).load()
+    value, order = machine.load(), machine.load()
     if not isinstance(order, list) or any(not isinstance(key, str | int) for key in order):
         raise NotWeights(say("its pickle is damaged"))
     storages = [world.storages.get(str(key)) for key in order]
@@ -153,8 +154,7 @@ def read_tar(handle: BinaryIO) -> Header:
     except (TypeError, KeyError, struct.error) as error:
         raise BadPickle(say("its pickle is damaged")) from error
     handle.seek(members["pickle"])
-    value = Machine(handle, world).load()
-    return _header(value, _placed(world.starts), handle, "torch_tar")
+    return _header(world.machine.load(), _placed(world.starts), handle, "torch_tar")
 
 
 def is_tar(head: bytes) -> bool:
@@ -187,7 +187,8 @@ class _TarWorld(TorchWorld):
 
     def __init__(self, handle: BinaryIO) -> None:
         super().__init__()
-        self._handle = handle
+        self._handle, self._file_bytes = handle, handle.seek(0, 2)
+        self.machine = Machine(handle, self)
         self._numbered: dict[str, Storage | TensorRef] = {}
         self.starts: dict[str, int] = {}
 
@@ -200,8 +201,11 @@ class _TarWorld(TorchWorld):
             storage = self.storage_of(kind, key, length)
             self.starts[storage.key] = self._handle.tell()
             self._numbered[storage.key] = storage
+            missing = self.starts[storage.key] + _storage_bytes(storage) - self._file_bytes
+            if missing > 0:
+                raise NotWeights(say("{count} bytes are missing at its end", count=missing), cut_short=True)
             self._handle.seek(_storage_bytes(storage), 1)
-        views = Machine(self._handle, self).load()
+        views = self.machine.load()
         for view in views if isinstance(views, list) else ():
             key, root, first, _ = _row(view, 4)
             whole = self.storages[str(root)]
@@ -227,13 +231,13 @@ class _TarWorld(TorchWorld):
         return self._numbered[str(identity)]
 
     def _count(self) -> int:
-        count = Machine(self._handle, self).load()
+        count = self.machine.load()
         if type(count) is not int or not 0 <= count <= MAX_TENSORS:
             raise BadPickle(say("its pickle is damaged"))
         return count
 
     def _row(self, width: int) -> tuple[Any, ...]:
-        return _row(Machine(self._handle, self).load(), width)
+        return _row(self.machine.load(), width)
 
     def _exactly(self, count: int) -> bytes:
         data = self._handle.read(count)

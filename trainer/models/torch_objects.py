@@ -13,7 +13,7 @@ from typing import Any
 
 from trainer.messages import say
 from trainer.models.opening import shown
-from trainer.models.pickle_machine import BadPickle, Global, plain_key
+from trainer.models.pickle_machine import BadPickle, Global, put
 from trainer.models.safetensors_file import ITEM_BYTES, MAX_DIMENSIONS, plain_strides
 
 Spend = Callable[[int], None]
@@ -164,7 +164,7 @@ class TorchWorld:
     def put_item(self, thing: Any, key: Any, value: Any) -> None:
         if not isinstance(thing, Record):
             raise BadPickle(say("its pickle is damaged"))
-        thing.items[plain_key(key)] = value
+        put(thing.items, key, value)
 
     def append(self, thing: Any, value: Any) -> None:
         if not isinstance(thing, Record):
@@ -237,7 +237,10 @@ def _dict(arguments: tuple[Any, ...], spend: Spend) -> dict[Any, Any]:
     if not isinstance(pairs, list | tuple):
         raise BadPickle(say("its pickle is damaged"))
     spend(len(pairs))
-    return {plain_key(key): value for key, value in pairs}
+    table: dict[Any, Any] = {}
+    for key, value in pairs:
+        put(table, key, value)
+    return table
 
 
 def _same(arguments: tuple[Any, ...], spend: Spend) -> Any:
@@ -260,7 +263,7 @@ def _device(arguments: tuple[Any, ...], spend: Spend) -> str:
 def _encode(arguments: tuple[Any, ...], spend: Spend) -> bytes:
     """_codecs.encode(text, "latin1"): how protocol 2 writes bytes."""
     text = arguments[0]
-    spend(len(text) // 1000)
+    spend(len(text) // 100)  # a copy, which takes memory
     return text.encode("latin-1")
 
 
@@ -271,7 +274,8 @@ def _bytes_of(arguments: tuple[Any, ...], spend: Spend) -> Any:
 
 
 def _numpy_dtype(arguments: tuple[Any, ...], spend: Spend) -> Record:
-    return Record("numpy.dtype", (str(arguments[0])[:20],))
+    name = arguments[0]
+    return Record("numpy.dtype", (name[:20] if isinstance(name, str) else "",))
 
 
 def _numpy_scalar(arguments: tuple[Any, ...], spend: Spend) -> Any:
@@ -279,9 +283,11 @@ def _numpy_scalar(arguments: tuple[Any, ...], spend: Spend) -> Any:
     dtype, data = arguments[:2]
     code = dtype.arguments[0].lstrip("<>|=")
     big = isinstance(dtype.state, tuple) and len(dtype.state) > 1 and dtype.state[1] == ">"
-    data = data.encode("latin-1") if isinstance(data, str) else data
     form = _NUMPY_FORMS.get(code)
-    return Record(f"numpy.{code}") if form is None else struct.unpack((">" if big else "<") + form, data)[0]
+    if form is None or len(data) > 8:
+        return Record(f"numpy.{code}")
+    data = data.encode("latin-1") if isinstance(data, str) else data
+    return struct.unpack((">" if big else "<") + form, data)[0]
 
 
 def _reconstructor(arguments: tuple[Any, ...], spend: Spend) -> Any:

@@ -20,6 +20,7 @@ MAX_DIRECTORY_BYTES = 16 * 1024 * 1024
 _END, _END64, _LOCATOR = struct.Struct("<4s4H2IH"), struct.Struct("<4sQ2H2I4Q"), struct.Struct("<4sIQI")
 _RECORD, _LOCAL = struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s5H3I2H")
 STORED, DEFLATED = 0, 8
+_MAX_EXTRAS = 8  # fields beside an entry; that of its 64-bit numbers comes first
 
 
 class BadZip(NotWeights):
@@ -105,7 +106,9 @@ def _parse(data: bytes, count: int) -> list[Record]:
 def _long_numbers(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
     """The 64-bit values of the entries whose 32-bit fields are full."""
     place = 0
-    while place + 4 <= len(extra):
+    for _ in range(_MAX_EXTRAS):
+        if place + 4 > len(extra):
+            break
         kind, length = struct.unpack_from("<HH", extra, place)
         if kind == 1:
             values = iter(struct.unpack_from(f"<{min(length, len(extra) - place - 4) // 8}Q", extra, place + 4))

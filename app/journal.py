@@ -160,7 +160,7 @@ class History:
         if not self.samples:
             return []
         last = max(step for step, _ in self.samples)
-        return [self.samples[key] for key in sorted(self.samples) if key[0] == last]
+        return [self.samples[key] for key in sorted(key for key in self.samples if key[0] == last)]
 
     @property
     def sample_steps(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 from PySide6.QtCore import Qt, QTimer, Signal
@@ -81,7 +82,7 @@ class ModelList(QWidget):
         header = tree.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for column in (1, 2):  # made wide enough by `_fit`: Qt would measure all rows anew at each text
+        for column in (1, 2):  # made wide enough by `_fit`: Qt would measure all rows anew
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
         tree.itemActivated.connect(lambda item, _: self._use(item))
         tree.itemSelectionChanged.connect(lambda: self.use_button.setEnabled(bool(tree.selectedItems())))
@@ -128,11 +129,15 @@ class ModelList(QWidget):
         self.search.setVisible(len(self._items) >= SEARCH_FROM)
         shown = min(ROWS, len(self._items) + len(groups))
         self.tree.setFixedHeight((shown + 1) * (self.tree.fontMetrics().height() + theme.px(10)) + theme.px(12))
-        self._fit()
-
-    def _fit(self) -> None:
         for column in (1, 2):
-            self.tree.resizeColumnToContents(column)
+            self.tree.setColumnWidth(column, self.tree.header().sectionSizeHint(column))
+
+    def _fit(self, items: list[QTreeWidgetItem]) -> None:
+        """Make the columns wide enough for these too."""
+        for item, column in product(items, (1, 2)):
+            needed = self.tree.sizeHintForIndex(self.tree.indexFromItem(item, column)).width()
+            if needed > self.tree.columnWidth(column):
+                self.tree.setColumnWidth(column, needed)
 
     def _ask_facts(self) -> None:
         paths, self._unknown = self._unknown[:AT_ONCE], self._unknown[AT_ONCE:]
@@ -140,15 +145,14 @@ class ModelList(QWidget):
             self._facts.ask(lambda: facts_of(paths))
 
     def _take_facts(self, answer: list[tuple[str, ModelFacts]]) -> None:
-        is_new = False
+        changed = []
         for path, facts in answer:
             item = self._items.get(path)
             if item is not None and facts != self._shown.get(path):
                 self._shown[path] = facts
                 _show_facts(item, facts)
-                is_new = True
-        if is_new:
-            self._fit()
+                changed.append(item)
+        self._fit(changed)
         if self.search.text():
             self._filter(self.search.text())
         QTimer.singleShot(0, self, self._ask_facts)

@@ -17,7 +17,7 @@ from app.i18n import tr
 from app.work import run
 from trainer.paths import RESOURCES
 
-CACHE_LIMIT = 600
+CACHE_BYTES = 256 * 2**20  # of pixels: 64 large previews, or thousands of small pictures
 HEIGHT = 76
 MOST_SHOWN = 60  # on a line, however wide the window is
 ANY_PICTURE = RESOURCES / "icons" / "athanor.png"
@@ -29,6 +29,7 @@ class Thumbnails(QObject):
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._known: OrderedDict[tuple[str, int], QImage] = OrderedDict()
+        self._num_bytes = 0
         self._asked: dict[tuple[str, int], list[Callable[[], object]]] = {}
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="thumbnails")
         prepare_reading()
@@ -47,8 +48,10 @@ class Thumbnails(QObject):
 
     def _take(self, key: tuple[str, int], image: QImage) -> None:
         self._known[key] = image
-        while len(self._known) > CACHE_LIMIT:
-            self._known.popitem(last=False)
+        self._num_bytes += image.sizeInBytes()
+        while self._num_bytes > CACHE_BYTES and len(self._known) > 1:
+            _, oldest = self._known.popitem(last=False)
+            self._num_bytes -= oldest.sizeInBytes()
         for arrived in self._asked.pop(key, []):
             try:
                 arrived()
@@ -58,6 +61,7 @@ class Thumbnails(QObject):
     def forget(self) -> None:
         """Read files again that may have changed."""
         self._known.clear()
+        self._num_bytes = 0
 
 
 @cache

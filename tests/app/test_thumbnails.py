@@ -47,6 +47,18 @@ def test_a_picture_comes_later_and_is_prepared_for(app: QApplication, wait: Wait
     assert image is not None and image.height() == 20
 
 
+def test_no_more_memory_is_taken_than_was_meant(app: QApplication, wait: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.widgets.thumbnails.CACHE_BYTES", 3 * 20 * 20 * 4)
+    thumbnails = Thumbnails()
+    arrived: list[int] = []
+    for side in range(15, 21):
+        assert thumbnails.get(ANY_PICTURE, side, lambda side=side: arrived.append(side)) is None
+    wait(lambda: len(arrived) == 6)
+    kept = [side for _, side in thumbnails._known]
+    assert kept == arrived[-len(kept) :] and 2 <= len(kept) <= 4
+    assert thumbnails._num_bytes == sum(image.sizeInBytes() for image in thumbnails._known.values())
+
+
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
 def test_what_is_no_picture_is_an_empty_image(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.png").write_bytes(content)

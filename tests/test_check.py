@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.data.draw import dataset, save
 from tests.tiny import save_tiny_file
 from trainer.check import check_run
 from trainer.config.run import Folder, Images, Model, Output, Regularization, RunFile, Scheduler, Training
+from trainer.errors import BadInput
 from trainer.methods.lora import Settings as Lora
 from trainer.paths import ROOT
 
@@ -53,6 +57,46 @@ def test_each_mistake_is_told_at_its_place(run: RunFile, changes: dict, place: s
 def test_a_lora_is_no_base_model_and_a_base_model_no_lora(run: RunFile, awkward: Path) -> None:
     changed = run.model_copy(update={"network": Lora(network_weights=run.model.path)})
     assert [problem.place for problem in check_run(changed).errors] == ["network.network_weights"]
+
+
+TO_Q = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+BAD_PATTERN = "to_(q"
+
+
+@pytest.mark.parametrize(
+    ("ends", "config", "words"),
+    [
+        (("lora_A.weight", "lora_B.weight"), {"lora_alpha": 8, "alpha_pattern": {"to_.": 4}}, ""),
+        (("lora_A.weight", "lora_B.weight"), {"alpha_pattern": {BAD_PATTERN: 4}}, BAD_PATTERN),
+        (("lora_A.weight",), {}, "only half of one"),
+        (("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"), {}, "of the kind dora"),
+        (("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), {}, "of the kind loha"),
+    ],
+)
+def test_of_a_lora_to_go_on_from_check_and_run_say_the_same(
+    run: RunFile, awkward: Path, ends: tuple[str, ...], config: dict, words: str
+) -> None:
+    from trainer.methods.lora import build
+    from trainer.models.sd1 import FAMILY
+
+    unet = FAMILY.load(Path(run.model.path), parts=("unet",))
+    width = unet.unet.get_submodule(TO_Q.removeprefix("base_model.model.")).in_features
+    shapes = {"A": (2, width), "B": (width, 2), "r": (width,), "a": (width, 2), "b": (2, width)}
+    path = awkward / "theirs" / "adapter_model.safetensors"
+    path.parent.mkdir()
+    tensors = {f"{TO_Q}.{end}": np.ones(shapes[end.removesuffix(".weight")[-1]], np.float32) for end in ends}
+    save_file(tensors, str(path), {"ss_base_model_version": "sd_v1"})
+    (path.parent / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}), encoding="utf-8")
+    settings = Lora(network_weights=str(path), train="unet")
+    found = [str(problem) for problem in check_run(run.model_copy(update={"network": settings})).errors]
+    if not words:
+        assert not found
+        trained = build(settings, unet, FAMILY)
+        assert 4 / 2 in {float(layer.alpha) / layer.rank for layer in map(trained.network.layer, trained.network.layers)}
+        return
+    with pytest.raises(BadInput) as refused:
+        build(settings, unet, FAMILY)
+    assert words in found[0] and str(refused.value).endswith(found[0].partition(" ")[2])
 
 
 def test_the_class_folder_is_blamed_for_itself(run: RunFile, awkward: Path) -> None:

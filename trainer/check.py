@@ -21,7 +21,8 @@ from trainer.estimate import StepPlan, plan_steps
 from trainer.export_targets import find_target
 from trainer.family_rules import family_problems
 from trainer.messages import say
-from trainer.models.header import base_problem, inspect_file, lora_problem, text_encoder_problem, vae_problem
+from trainer.models.header import base_problem, inspect_file, text_encoder_problem, vae_problem
+from trainer.models.lora_begin import read_beginning
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,11 @@ def model_problems(run: RunFile) -> Iterator[Problem]:
         if path and (problem := text_encoder_problem(inspect_file(path), family)) is not None:
             yield Problem(f"model.{key}", problem, value=path)
     weights = run.network.network_weights
-    if weights and (problem := lora_problem(inspect_file(weights), family)) is not None:
-        yield Problem("network.network_weights", problem, value=weights)
+    if weights:
+        try:
+            read_beginning(Path(weights), family)
+        except BadInput as error:
+            yield Problem("network.network_weights", error.what, error.todo, value=weights)
 
 
 def _output_problems(run: RunFile) -> Iterator[Problem]:

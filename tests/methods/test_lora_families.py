@@ -319,6 +319,7 @@ WHOLE = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_v"
         ({r".*attn2\.to_[qk]": 2}, {r"(down|mid)_blocks?\..*\.to_v": 5, r"up_blocks\.\d+.*": 7}),
         ({}, {r"^down_blocks\..*": 9, r"attn2\.to_(q|v)": 7, "to_q": 5}),  # the first counts; PEFT writes them sorted
         ({}, {"o_q": 5, "down_blocks": 7, "blocks.0.*": 9}),  # a part of a name's piece is not matched
+        ({}, {"to_.": 5, "attn2..to_q": 7}),  # a dot that is no name's
     ],
 )
 @pytest.mark.parametrize("stabilised", [False, True])

@@ -16,7 +16,7 @@ _MAX_PATTERNS = 5000  # the largest models have some 1,500 layers
 _MOST_SECONDS = 1.5  # for all names of a file; 1,500 of them and 30 patterns take a fiftieth of that
 _MOST_REPEATS = 1000  # counts multiplied: a compiled pattern may hold a copy for each
 _COUNT = re.compile(r"\{(?:(\d+)?,)?(\d+)?\}|\{")  # {3}, {3,5}, {3,}, {,5}; a bare brace can begin what Python has not
-_NAME = re.compile(r"[\w.]+")
+_NAME = re.compile(r"\w+(?:\.\w+)*")
 Result = TypeVar("Result")
 
 

@@ -18,6 +18,7 @@ from trainer.errors import BadInput
 from trainer.models.header import TRAINABLE, ModelFacts, inspect_file
 from trainer.models.protocol import Components
 from trainer.models.suggestions import preview_side, suggestions
+from trainer.models.tensor_file import read_file, write_file
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     made = {kind: save_kind(folder, kind) for kind in ("sd2", "sd2 v", "sd2 v zero", "sdxl")}
     (folder / "silent").mkdir()
-    return made | {"sd1": save_tiny_file(folder, "sd1"), "silent": silenced(save_kind(folder / "silent", "sd2"))}
+    both = save_tiny_file(folder, "both", family="sdxl", prediction="v_prediction")
+    says_epsilon(both)
+    return made | {
+        "sd1": save_tiny_file(folder, "sd1"), "silent": silenced(save_kind(folder / "silent", "sd2")), "both": both,
+    }  # fmt: skip
+
+
+def says_epsilon(path: Path) -> None:
+    """Metadata that a merge has left in a file whose marker says v-prediction."""
+    tensors = read_file(path)
+    kinds = {"torch.float32": "F32", "torch.int64": "I64"}
+    rows = [(name, tuple(one.shape), kinds[str(one.dtype)], lambda one=one: one) for name, one in tensors.items()]
+    write_file(path, rows, {"format": "pt", "modelspec.prediction_type": "epsilon"})
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +61,7 @@ def problems(path: Path, pictures: Path, model: dict[str, Any], **sections: Any)
         ("sd1", {"text_encoder_2": "x"}, {}, "model.text_encoder_2", "error", "one text encoder"),
         ("sd2 v", {"prediction": "epsilon"}, {}, "model.prediction", "warning", "says v-prediction"),
         ("silent", {}, {}, "model.prediction", "warning", "a test tells"),
+        ("both", {}, {}, "model.prediction", "warning", "v-prediction is taken"),
         ("sd2 v zero", {}, {"noise": Noise(noise_offset=0.1)}, "noise.noise_offset", "warning", "not needed"),
     ],
 )  # fmt: skip

@@ -65,6 +65,13 @@ def prediction_is_the_models(run: RunFile, facts: ModelFacts, family: Family) ->
             "The file does not say whether it is an epsilon or a v-prediction model; a test tells, at the start at latest."
         )
         yield Problem("model.prediction", what, severity="warning")
+    elif chosen == "auto" and facts.contradicted:
+        what = say(
+            "The model's file says both epsilon and v-prediction; {told} is taken.",
+            told=names[facts.prediction or "epsilon"],
+        )
+        yield Problem("model.prediction", what, say("Choose the other one if the previews are nothing but noise."),
+                      severity="warning")  # fmt: skip
     elif chosen != "auto" and facts.prediction_source not in (None, "family") and chosen != facts.prediction:
         what = say("The model's file says {told}.", told=names[facts.prediction or "epsilon"])
         todo = say("Let it be as the model says, unless you know better.")

@@ -2595,6 +2595,10 @@
    <translation>请选择完整版的模型，或者另选文本编码器。</translation>
   </message>
   <message>
+   <source>Choose the other one if the previews are nothing but noise.</source>
+   <translation>如果预览图全是噪点，请选择另一种。</translation>
+  </message>
+  <message>
    <source>Choose the schedule adafactor, or set relative_step = false.</source>
    <translation>请把调度方式设为 adafactor，或设 relative_step = false。</translation>
   </message>
@@ -4447,6 +4451,10 @@
    <translation>模型给出的不是 0 到 1 之间的概率，不能当作标签。</translation>
   </message>
   <message>
+   <source>The model's file says both epsilon and v-prediction; {told} is taken.</source>
+   <translation>模型文件既说是 epsilon，又说是 v 预测；按{told}处理。</translation>
+  </message>
+  <message>
    <source>The model's file says {told}.</source>
    <translation>模型文件标明的是 {told}。</translation>
   </message>
@@ -5047,6 +5055,10 @@
   <message>
    <source>This is {name}, no model that draws.</source>
    <translation>这是 {name}，不是画图用的模型。</translation>
+  </message>
+  <message>
+   <source>This model predicts in another way ({kind}). Athanor trains on epsilon and v-prediction models.</source>
+   <translation>这个模型的预测方式不同（{kind}）。Athanor 只在 epsilon 和 v 预测模型上训练。</translation>
   </message>
   <message>
    <source>This model was made at {native} × {native}; at smaller sizes it learns blur.</source>

@@ -158,6 +158,21 @@ def test_families_and_predictions_by_configs(folder: Path) -> None:
     assert inspect_file(folder).family == "sdxl_refiner" and "refiner" in str(inspect_file(folder).problem)
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"_class_name": "EDMDPMSolverMultistepScheduler", "prediction_type": "epsilon"}, "EDMDPMSolverMultistep"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscrete"),
+        ({"prediction_type": "sample"}, "sample"),
+        ({"prediction_type": "flow_prediction"}, "flow_prediction"),
+    ],
+)
+def test_schedules_that_nothing_is_trained_with_here(folder: Path, values: dict[str, str], kind: str) -> None:
+    edit(folder / "scheduler/scheduler_config.json", **values)
+    facts = inspect_file(folder)
+    assert kind in str(facts.problem) and facts.use is None and facts.prediction is None
+
+
 def test_parts_that_are_missing(folder: Path) -> None:
     shutil.rmtree(folder / "text_encoder")
     facts = inspect_file(folder)

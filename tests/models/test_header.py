@@ -143,8 +143,11 @@ PREDICTIONS: dict[str, tuple[str, Shapes, dict[str, str], str, Said]] = {
     "modelspec": ("sd1", {}, {"modelspec.prediction_type": "v"}, "", ("v_prediction", "metadata", None)),
     "modelspec, other key": ("sd2", {}, {"modelspec.predict_key": "v"}, "", ("v_prediction", "metadata", None)),
     "modelspec, epsilon": ("sd2", {}, {"modelspec.prediction_type": "epsilon"}, "", ("epsilon", "metadata", None)),
-    "metadata before marker": (
-        "sdxl", {"v_pred": (0,)}, {"modelspec.prediction_type": "epsilon"}, "", ("epsilon", "metadata", None),
+    "marker before metadata": (
+        "sdxl", {"v_pred": (0,)}, {"modelspec.prediction_type": "epsilon"}, "", ("v_prediction", "marker", None),
+    ),
+    "config before marker": (
+        "sdxl", {"v_pred": (0,)}, {}, '{"model": {"prediction": "epsilon"}}', ("epsilon", "config", None),
     ),
     "architecture, v": (
         "sd2", {}, {"modelspec.architecture": "stable-diffusion-v2-768-v"}, "", ("v_prediction", "metadata", None),
@@ -167,10 +170,20 @@ def test_what_a_model_predicts_and_who_says_so(tmp_path: Path, sd1: Shapes, name
     family, more, metadata, beside, expected = PREDICTIONS[name]
     path = write(tmp_path / "x.safetensors", {**WHOLE[family](sd1), **more}, metadata)
     if beside:
-        path.with_suffix(".yaml").write_text(beside, encoding="utf-8")
+        path.with_suffix(".json" if beside.startswith("{") else ".yaml").write_text(beside, encoding="utf-8")
     facts = inspect_file(path)
     assert facts.problem is None
     assert (facts.prediction, facts.prediction_source, facts.zero_snr) == expected
+    assert facts.contradicted == ("before" in name)
+
+
+@pytest.mark.parametrize("marker", ["edm_mean", "edm_vpred.sigma_max"])
+@pytest.mark.parametrize("complete", [True, False])
+def test_models_of_edm_noise_are_refused(tmp_path: Path, sd1: Shapes, marker: str, complete: bool) -> None:
+    """Playground v2.5 and CosXL: their UNets are asked by a quarter of σ's logarithm, and not by a timestep's number."""
+    whole = {name: shape for name, shape in make.sdxl(sd1).items() if complete or "conditioner" not in name}
+    facts = inspect_file(write(tmp_path / "x.safetensors", {**whole, marker: (4,), "v_pred": (0,)}))
+    assert facts.family == "sdxl" and facts.use is None and "EDM" in str(base_problem(facts, has_vae=True, has_text=True))
 
 
 def test_sd2_with_v_prediction_is_of_768_pixels(tmp_path: Path, sd1: Shapes) -> None:

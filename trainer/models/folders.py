@@ -10,6 +10,7 @@ from trainer.messages import Message, say
 from trainer.models.folder_files import read_json, weight_files
 from trainer.models.layouts import Found
 from trainer.models.opening import NotWeights, shown
+from trainer.models.predictions import said_by_scheduler
 from trainer.models.weights_file import read_header
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -35,14 +36,14 @@ def recognise_folder(folder: Path) -> Found | None:
     family = _unet_family(unet, family or "")
     parts = frozenset(part for part in PARTS if (folder / part / "config.json").is_file())
     scheduler = _config(folder, "scheduler", "scheduler_config.json")
-    prediction, zero_snr = scheduler.get("prediction_type"), scheduler.get("rescale_betas_zero_snr")
+    zero_snr = scheduler.get("rescale_betas_zero_snr")
     return Found(
         "base",
         family,
         parts,
         _whole_number(unet.get("in_channels"), 4),
         name=shown(name),
-        prediction=prediction if prediction in ("epsilon", "v_prediction") else None,
+        prediction=said_by_scheduler(*(shown(str(scheduler.get(key) or "")) for key in ("_class_name", "prediction_type"))),
         zero_snr=zero_snr if isinstance(zero_snr, bool) else None,
         native_resolution=8 * _whole_number(unet.get("sample_size"), _NATIVE.get(family, 512) // 8),
         lacks=_lacking(folder, parts),

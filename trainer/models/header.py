@@ -56,6 +56,8 @@ class ModelFacts:
         use: what it can be used for here, None for what cannot be read.
         prediction: "epsilon" or "v_prediction" for a base model, None where nothing says it (SD 2.x).
         prediction_source: "metadata", "marker", "config" or "family"; None where nothing says it.
+        contradicted: whether another source says the other prediction.
+        foreign: the name of a prediction or noise that nothing is trained with here.
         zero_snr: whether the model was trained with zero terminal SNR; None where nothing says it.
         dtype: of most of its bytes: "fp32", "fp16", "bf16", "fp8".
         dtypes: bytes by dtype.
@@ -88,6 +90,8 @@ class ModelFacts:
     latent_channels: int | None = None
     use: Message | None = None
     prediction_source: str | None = None
+    contradicted: bool = False
+    foreign: str | None = None
     zero_snr: bool | None = None
     dtypes: tuple[tuple[str, int], ...] = ()
     missing: frozenset[str] = frozenset()
@@ -131,7 +135,7 @@ def base_problem(facts: ModelFacts, has_vae: bool = False, has_text: bool = Fals
 def _lacks_only_text(facts: ModelFacts) -> bool:
     """Whether text encoders are the only reason why a base model cannot be trained."""
     missing = facts.missing - {"vae"}
-    is_else_whole = facts.kind == "base" and "unet" in facts.parts and _channel_problem(facts) is None
+    is_else_whole = facts.kind == "base" and "unet" in facts.parts and _unet_problem(facts) is None
     return is_else_whole and bool(missing) and missing <= {"text_encoder", "text_encoder_2"}
 
 
@@ -299,7 +303,10 @@ def _base(path: Path, header: Header, found: layouts.Found) -> ModelFacts:
 
 
 def _with_prediction(facts: ModelFacts, told: predictions.Told) -> ModelFacts:
-    return replace(facts, prediction=told.prediction, prediction_source=told.source, zero_snr=told.zero_snr)
+    return replace(
+        facts, prediction=told.prediction, prediction_source=told.source, zero_snr=told.zero_snr,
+        contradicted=told.contradicted, foreign=told.foreign,
+    )  # fmt: skip
 
 
 def _whole(facts: ModelFacts, resolution: int | None) -> ModelFacts:
@@ -310,7 +317,7 @@ def _whole(facts: ModelFacts, resolution: int | None) -> ModelFacts:
     facts = replace(
         facts, native_resolution=resolution or native, missing=wanted - facts.parts, use=say("Can be trained on here.")
     )
-    problem = _channel_problem(facts) or _part_problem(facts)
+    problem = _unet_problem(facts) or _part_problem(facts)
     if problem is not None:
         return replace(facts, problem=problem, use=None)
     return replace(facts, summary=_whole_summary(facts))
@@ -325,7 +332,12 @@ def _whole_summary(facts: ModelFacts) -> Message:
     return say("{family} model without a VAE.", family=title) if "vae" in facts.missing else facts.summary
 
 
-def _channel_problem(facts: ModelFacts) -> Message | None:
+def _unet_problem(facts: ModelFacts) -> Message | None:
+    if facts.foreign is not None:
+        return say(
+            "This model predicts in another way ({kind}). Athanor trains on epsilon and v-prediction models.",
+            kind=facts.foreign,
+        )
     if "unet" not in facts.parts or facts.in_channels in (PLAIN_CHANNELS, INPAINTING_CHANNELS):
         return None
     return say(

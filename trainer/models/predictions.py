@@ -1,4 +1,7 @@
-"""What a base model predicts, and who says so: a config beside it, its metadata, marker tensors, or its family. No torch."""
+"""What a base model predicts, and who says so: a config beside it, marker tensors, its metadata, or its family. No torch.
+
+Image programs go by the markers and do not look at the metadata, in which merges leave what is no longer so.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from typing import Any
 
 from trainer.models.safetensors_file import Header
 
-V_MARKERS = ("v_pred", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
-ZERO_SNR_MARKER = "ztsnr"
+PREDICTIONS = ("epsilon", "v_prediction")
+V_MARKER, ZERO_SNR_MARKER = "v_pred", "ztsnr"  # tensors by which programs tell such models
+EDM_MARKERS = ("edm_mean", "edm_vpred.sigma_max")  # other noise levels, and told to the UNet in another way
+_OTHER_SCHEDULES = ("EDM", "FlowMatch")  # what the class of a folder's scheduler begins with
 FAMILY_RULE = {"sd1": "epsilon", "sdxl": "epsilon"}  # SD 2.x exists in both ways and its files look the same
 _WORDS = {
     "v": "v_prediction", "v_prediction": "v_prediction", "v-prediction": "v_prediction", "vpred": "v_prediction",
@@ -21,29 +26,47 @@ _YES_NO = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no
 
 @dataclass(frozen=True)
 class Told:
-    """A prediction ("epsilon", "v_prediction", None if nobody says it), its source and the model's zero terminal SNR."""
+    """A prediction ("epsilon", "v_prediction", None if nobody says it), its source and the model's zero terminal SNR.
+
+    `contradicted`: another source says the other one. `foreign`: the name of a prediction or noise of another kind.
+    """
 
     prediction: str | None
     source: str | None
     zero_snr: bool | None
+    contradicted: bool = False
+    foreign: str | None = None
 
 
 def tell(family: str, header: Header, beside: Mapping[str, Any]) -> Told:
     """Of a single file; `beside` is what the config beside it says of the model."""
     zero_snr = _zero_snr(header, beside)
-    configured = _WORDS.get(str(beside.get("prediction", "")))
-    if configured is not None:
-        return Told(configured, "config", zero_snr)
-    if (told := said(header.metadata)) is not None:
-        return Told(told, "metadata", zero_snr)
-    if any(name in header.tensors for name in V_MARKERS):
-        return Told("v_prediction", "marker", zero_snr)
-    return _by_family(family, zero_snr)
+    if any(name in header.tensors for name in EDM_MARKERS):
+        return Told(None, "marker", zero_snr, foreign="EDM")
+    sources = {
+        "config": _WORDS.get(str(beside.get("prediction", ""))),
+        "marker": "v_prediction" if V_MARKER in header.tensors else None,
+        "metadata": said(header.metadata),
+    }
+    told = {source: prediction for source, prediction in sources.items() if prediction is not None}
+    if not told:
+        return _by_family(family, zero_snr)
+    source, prediction = next(iter(told.items()))
+    return Told(prediction, source, zero_snr, contradicted=len(set(told.values())) > 1)
 
 
 def tell_folder(family: str, prediction: str | None, zero_snr: bool | None) -> Told:
     """Of a diffusers folder, by what its scheduler's config says."""
-    return Told(prediction, "config", zero_snr) if prediction is not None else _by_family(family, zero_snr)
+    if prediction is None:
+        return _by_family(family, zero_snr)
+    if prediction not in PREDICTIONS:
+        return Told(None, "config", zero_snr, foreign=prediction)
+    return Told(prediction, "config", zero_snr)
+
+
+def said_by_scheduler(name: str, prediction: str) -> str | None:
+    """What a folder's scheduler, its class and its `prediction_type`, says of the model: one of another noise, its class."""
+    return name if name.startswith(_OTHER_SCHEDULES) else prediction or None
 
 
 def said(metadata: Mapping[str, str]) -> str | None:

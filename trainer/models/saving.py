@@ -14,6 +14,7 @@ from trainer.files import write_json
 from trainer.models import configs, keys, layouts
 from trainer.models.configs import Rules, Shapes
 from trainer.models.library_names import THIRDS, Link, unet_links, vae_links
+from trainer.models.predictions import V_MARKER, ZERO_SNR_MARKER
 from trainer.models.protocol import Components, Part
 from trainer.models.safetensors_file import read_header
 from trainer.models.tensor_file import write_file
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 FILE_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 STABILITY = "https://github.com/Stability-AI/generative-models"  # modelspec's word for the original code
-V_MARKER, ZERO_SNR_MARKER = "v_pred", "ztsnr"  # keys by which programs tell such models where nothing else does
 _NOT_TOLD = {"sample_size", "upcast_attention", "projection_dim"}  # a reader does as well without them
 
 

@@ -13,8 +13,8 @@ from trainer.files import write_json
 from trainer.messages import say
 from trainer.models import predictions, saving
 from trainer.models.header import TRAINABLE, ModelFacts
+from trainer.models.predictions import V_MARKER, ZERO_SNR_MARKER
 from trainer.models.safetensors_file import Header, TensorInfo
-from trainer.models.saving import V_MARKER, ZERO_SNR_MARKER
 from trainer.tools.checkpoint import Checkpoint, architecture_of, family_of, part_of, untold_configs
 from trainer.tools.output import Row, write_safetensors
 from trainer.tools.places import FILE_NAMES, PRECISIONS, Files, Place
@@ -138,7 +138,7 @@ def _markers(source: Checkpoint, rows: Sequence[Row], metadata: Mapping[str, str
     names = [ZERO_SNR_MARKER] if facts.zero_snr and not told.zero_snr else []
     is_odd = facts.prediction_source == "config" and len(set(family_of(facts.family).architectures.values())) == 1
     if facts.prediction == "v_prediction" and (is_odd or told.prediction != "v_prediction"):
-        names += [] if any(row.name in predictions.V_MARKERS for row in rows) else [V_MARKER]
+        names += [] if any(row.name == V_MARKER for row in rows) else [V_MARKER]
     return [Row(name, (0,), "F32", _nothing) for name in names]
 
 

@@ -2435,8 +2435,8 @@
    <translation>角色放前面</translation>
   </message>
   <message>
-   <source>Check its name (or the path, if you meant a file here). A private one needs a token in HF_TOKEN.</source>
-   <translation>请检查名称（如果指的是本机文件，请检查路径）。私有模型需要在 HF_TOKEN 中设置令牌。</translation>
+   <source>Check its name (or the path, if you meant a file here). A private one needs a token: set HF_TOKEN, or save it (hf auth login).</source>
+   <translation>请检查名称（如果你指的是本地文件，则检查路径）。私有模型需要令牌：设置 HF_TOKEN，或用 hf auth login 保存。</translation>
   </message>
   <message>
    <source>Check that it is a file and that you may read it.</source>
@@ -2673,6 +2673,10 @@
   <message>
    <source>Convolution rank</source>
    <translation>卷积秩（conv dim）</translation>
+  </message>
+  <message>
+   <source>Copy it anew.</source>
+   <translation>请重新复制它。</translation>
   </message>
   <message>
    <source>Copy or download it again.</source>
@@ -3611,8 +3615,8 @@
    <translation>只在装好并且试用成功时可用。</translation>
   </message>
   <message>
-   <source>Open its page in a browser, accept its terms if it asks, make a token for reading, and set it as HF_TOKEN.</source>
-   <translation>在浏览器中打开它的页面，如有要求先同意条款，创建一个只读令牌，并设为 HF_TOKEN。</translation>
+   <source>Open its page in a browser, accept its terms if it asks, make a token for reading, and set it as HF_TOKEN or save it (hf auth login).</source>
+   <translation>在浏览器中打开它的页面，如要求则接受条款，创建一个只读令牌，设为 HF_TOKEN 或用 hf auth login 保存。</translation>
   </message>
   <message>
    <source>Optimiser</source>
@@ -4707,8 +4711,8 @@
    <translation>文本编码器每个 token 给出 {given} 个数，而 {path} 的 UNet 需要 {wanted} 个。</translation>
   </message>
   <message>
-   <source>The token in HF_TOKEN does not open {id}, or there is no such model.</source>
-   <translation>HF_TOKEN 中的令牌打不开 {id}，或者没有这个模型。</translation>
+   <source>The token for the hub holds characters that no token has.</source>
+   <translation>Hub 令牌里有令牌不可能包含的字符。</translation>
   </message>
   <message>
    <source>The tool bake puts LoRAs into a model, join puts LoRAs together.</source>
@@ -5403,6 +5407,10 @@
   <message>
    <source>Written into the file if you wish.</source>
    <translation>愿意的话会写进文件。</translation>
+  </message>
+  <message>
+   <source>Your token does not open {id}, or there is no such model.</source>
+   <translation>你的令牌打不开 {id}，或者没有这个模型。</translation>
   </message>
   <message>
    <source>Zero terminal SNR</source>

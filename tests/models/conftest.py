@@ -30,7 +30,7 @@ def sd1(tiny_file: Path) -> Shapes:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """An empty hub that HF_ENDPOINT leads to, in place of the real one; caches are in the test's own folder."""
     import huggingface_hub.constants
 
@@ -39,6 +39,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "no token"))  # nobody's own
     monkeypatch.setattr(hub_download, "WAITS_S", (0.01, 0.01))
     with serving(Hub()) as running:
         monkeypatch.setenv("HF_ENDPOINT", running.address)

@@ -97,6 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "")
         if hub.token and given != f"Bearer {hub.token}":
             return self._send(401, b"{}", {} if given else {"X-Error-Code": "RepoNotFound"})
+        if path == "/api/whoami-v2":
+            access = {"type": "access_token", "accessToken": {"displayName": "reading", "role": "read"}}
+            return self._json({"type": "user", "name": "someone", "auth": access})
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             return self._info(match[1], match[2] or "main")
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/[^/]+", path):

@@ -18,8 +18,9 @@ from trainer.paths import ROOT
 pytestmark = pytest.mark.usefixtures("served")
 
 
-def command(server: Hub, *arguments: str, home: Path) -> subprocess.Popen[str]:
-    environment = {**os.environ, "HF_ENDPOINT": server.address, "HF_HUB_OFFLINE": "0", "ATHANOR_HOME": str(home)}
+def command(server: Hub, *arguments: str, home: Path, **variables: str) -> subprocess.Popen[str]:
+    ours = {"HF_ENDPOINT": server.address, "HF_HUB_OFFLINE": "0", "ATHANOR_HOME": str(home)}
+    environment = {**os.environ, **ours, **variables}
     return subprocess.Popen(
         [sys.executable, "-m", "trainer", "fetch", *arguments], cwd=ROOT, env=environment, text=True, encoding="utf-8",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -65,6 +66,27 @@ def test_the_command_only_asks_for_the_size(server: Hub, tmp_path: Path) -> None
     out, err = child.communicate(timeout=60)
     assert child.returncode == 0 and f"{len(TAKEN)} files" in out, err
     assert server.sent("/cdn/") == []
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_token_that_was_saved_by_a_login_is_taken(server: Hub, tmp_path: Path, moved: bool) -> None:
+    """By the library's own login, where HF_HOME or the user's cache is; the models' cache may be elsewhere."""
+    server.token = "hf_secret"
+    theirs = {"HF_HOME": str(tmp_path / "hf")} if moved else {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    theirs |= {"HF_ENDPOINT": server.address, "HF_HUB_OFFLINE": "0"}
+    login = [sys.executable, "-c", "import huggingface_hub; huggingface_hub.login('hf_secret', skip_if_logged_in=False)"]
+    subprocess.run(login, env={**os.environ, **theirs}, check=True, capture_output=True)
+    home = tmp_path / "home"
+    refused = command(server, REPO, home=home, HF_HUB_DISABLE_IMPLICIT_TOKEN="1", **theirs)
+    assert "not public" in refused.communicate(timeout=60)[1] and refused.returncode == 2
+    server.asked.clear()
+    child = command(server, REPO, "--json", home=home, **theirs)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 0, err
+    assert files_in(Path(json.loads(out.splitlines()[-1])["path"])) == TAKEN
+    assert all(has_token == (not path.startswith("/cdn/")) for _, path, _, has_token in server.asked)
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and b"hf_secret" in path.read_bytes()]
+    assert {path.name for path in kept} <= {"token", "stored_tokens"} and "hf_secret" not in out + err
 
 
 def test_what_the_command_can_not_fetch_is_a_sentence(

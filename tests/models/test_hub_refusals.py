@@ -52,6 +52,11 @@ def test_the_token_goes_to_the_hub_alone(server: Hub, monkeypatch: pytest.Monkey
     with pytest.raises(BadInput, match="does not open") as caught:
         fetch(HubId(REPO), quiet)
     assert "hf_wrong" not in str(caught.value)
+    for broken in ("hf_sec ret", "hf_sec\nret", "hf_sécret"):
+        monkeypatch.setenv("HF_TOKEN", broken)
+        with pytest.raises(BadInput, match="no token has") as caught:
+            fetch(HubId(REPO), quiet)
+        assert "sec" not in str(caught.value)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.asked.clear()
     fetch(HubId(REPO), quiet)

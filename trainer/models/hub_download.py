@@ -182,8 +182,21 @@ def endpoint() -> str:
 
 
 def token() -> str | None:
-    """The user's token, from the environment only; it is never stored or shown."""
-    return (os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or "").strip() or None
+    """The user's token: HF_TOKEN's, else the one that `hf auth login` has saved; it is never stored or shown here.
+
+    Raises BadInput for what can be no token: the errors of the library underneath would show it.
+    """
+    from huggingface_hub import constants, get_token
+
+    found: str | None = (os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN") or "").strip()
+    if not found and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        try:
+            found = get_token()
+        except (OSError, ValueError):  # a file that may not be read, or is no text
+            found = None
+    if found and not re.fullmatch(r"[!-~]+", found):
+        raise BadInput(say("The token for the hub holds characters that no token has."), say("Copy it anew."))
+    return found or None
 
 
 def _address(hub_id: HubId, commit: str, name: str) -> str:

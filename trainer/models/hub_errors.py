@@ -11,7 +11,10 @@ from trainer.models.hub import HubId
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _TRY_AGAIN = say("Try again later; what has come already is kept.")
-_TOKEN = say("Open its page in a browser, accept its terms if it asks, make a token for reading, and set it as HF_TOKEN.")
+_TOKEN = say(
+    "Open its page in a browser, accept its terms if it asks, make a token for reading, and set it as HF_TOKEN "
+    "or save it (hf auth login)."
+)
 
 
 @cache
@@ -64,11 +67,12 @@ def as_error(error: Exception, hub_id: HubId, endpoint: str, has_token: bool) ->
 
 def _answered(code: int, hub_id: HubId, endpoint: str, has_token: bool) -> AthanorError:
     if code == 401 and has_token:
-        return BadInput(say("The token in HF_TOKEN does not open {id}, or there is no such model.", id=str(hub_id)), _TOKEN)
+        return BadInput(say("Your token does not open {id}, or there is no such model.", id=str(hub_id)), _TOKEN)
     if code in (401, 404):
         return BadInput(
             say("There is no model {id} on the hub, or it is not public.", id=str(hub_id)),
-            say("Check its name (or the path, if you meant a file here). A private one needs a token in HF_TOKEN."),
+            say("Check its name (or the path, if you meant a file here). A private one needs a token: set HF_TOKEN, or "
+                "save it (hf auth login)."),
         )
     if code == 403:
         return BadInput(say("{address} does not give {id} to this token.", address=endpoint, id=str(hub_id)), _TOKEN)

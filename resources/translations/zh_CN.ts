@@ -2436,7 +2436,7 @@
   </message>
   <message>
    <source>Check its name (or the path, if you meant a file here). A private one needs a token: set HF_TOKEN, or save it (hf auth login).</source>
-   <translation>请检查名称（如果你指的是本地文件，则检查路径）。私有模型需要令牌：设置 HF_TOKEN，或用 hf auth login 保存。</translation>
+   <translation>请检查名称（如果你指的是本地文件，则检查路径）。私有模型需要 token：设置 HF_TOKEN，或用 hf auth login 保存。</translation>
   </message>
   <message>
    <source>Check that it is a file and that you may read it.</source>
@@ -3616,7 +3616,7 @@
   </message>
   <message>
    <source>Open its page in a browser, accept its terms if it asks, make a token for reading, and set it as HF_TOKEN or save it (hf auth login).</source>
-   <translation>在浏览器中打开它的页面，如要求则接受条款，创建一个只读令牌，设为 HF_TOKEN 或用 hf auth login 保存。</translation>
+   <translation>在浏览器中打开它的页面，如要求则接受条款，创建一个只读 token，设为 HF_TOKEN 或用 hf auth login 保存。</translation>
   </message>
   <message>
    <source>Optimiser</source>
@@ -4712,7 +4712,7 @@
   </message>
   <message>
    <source>The token for the hub holds characters that no token has.</source>
-   <translation>Hub 令牌里有令牌不可能包含的字符。</translation>
+   <translation>Hub 的 token 里有 token 不可能包含的字符。</translation>
   </message>
   <message>
    <source>The tool bake puts LoRAs into a model, join puts LoRAs together.</source>
@@ -5410,7 +5410,7 @@
   </message>
   <message>
    <source>Your token does not open {id}, or there is no such model.</source>
-   <translation>你的令牌打不开 {id}，或者没有这个模型。</translation>
+   <translation>你的 token 打不开 {id}，或者没有这个模型。</translation>
   </message>
   <message>
    <source>Zero terminal SNR</source>

@@ -113,7 +113,8 @@ class Draft(QObject):
         self.problems: tuple[Problem, ...] = ()
         self.run: RunFile | None = None
         self.usable: RunFile | None = None
-        self.version = 0
+        self.version = 0  # counts the changes of the values, and what made the disk be looked at again
+        self._disk_version = 0  # from which on what the disk says holds
         self._checked_version = -1
         self._undo: list[Snapshot] = []
         self._redo: list[Snapshot] = []
@@ -346,7 +347,8 @@ class Draft(QObject):
 
     def check_again(self) -> None:
         """Look at the disk again: a file may have come or gone."""
-        self._disk_run = None
+        self.version += 1
+        self._disk_version, self._disk_run = self.version, None
         self._check_timer.start()
 
     def is_missing(self, place: str) -> bool:
@@ -374,8 +376,11 @@ class Draft(QObject):
         self._disk_checks.ask(lambda: (answer.version, run, look_at_disk(run)))
 
     def _on_disk_checked(self, answer: tuple[int, RunFile, OnDisk]) -> None:
-        version, self._disk_run, self.disk = answer
-        self._publish(version)
+        version, run, disk = answer
+        if version < self._disk_version or run != self._values_checked.usable:
+            return  # of before: what holds now has been said, or is being asked
+        self._disk_run, self.disk = run, disk
+        self._publish(self._values_checked.version)
 
     def _on_disk_failed(self, error: Exception) -> None:
         """A mistake of ours: nothing is known of the disk, and nobody is kept waiting for it."""

@@ -8,18 +8,20 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
 from PySide6.QtWidgets import QApplication
 
 from app import draft as draft_module
-from app.draft import Draft, default_values, usable_run
+from app.draft import Draft, OnDisk, default_values, usable_run
 from tests.app.conftest import Wait
 from trainer.config.files import read_run, read_values
 from trainer.config.problems import check_values
-from trainer.config.run import FORMAT
-from trainer.errors import BadInput, BadRunFile
+from trainer.config.run import FORMAT, RunFile
+from trainer.errors import BadInput, BadRunFile, Problem
+from trainer.messages import say
 from trainer.paths import ROOT
 
 
@@ -57,6 +59,32 @@ def test_what_is_no_number_is_kept_and_reported(draft: Draft, wait: Wait) -> Non
     assert draft.run is None
     draft.set("optimizer.learning_rate", 1e-4)
     wait(lambda: not draft.problems_at("optimizer.learning_rate"))
+
+
+def test_what_the_disk_says_to_other_values_is_not_told_of_these(
+    draft: Draft, tmp_path: Path, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first model again, while the second is still being looked at."""
+    first, second = (str(tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
+    gate, asked = threading.Event(), []
+
+    def look(run: RunFile) -> OnDisk:
+        asked.append(run.model.path)
+        if run.model.path == second:
+            gate.wait(60)
+        return OnDisk((Problem("model.path", say("{path} is wrong.", path=run.model.path), say("Choose another.")),))
+
+    monkeypatch.setattr(draft_module, "look_at_disk", look)
+    draft.set("model.path", first)
+    wait(lambda: draft.is_checked)
+    draft.set("model.path", second)
+    wait(lambda: second in asked)
+    draft.set("model.path", first)
+    wait(lambda: draft.is_checked)
+    gate.set()
+    wait(lambda: not draft._disk_checks.busy)
+    assert draft.is_checked and asked == [first, second]
+    assert [str(problem.what) for problem in draft.errors if problem.place == "model.path"] == [f"{first} is wrong."]
 
 
 def test_one_mistake_leaves_the_rest_usable(draft: Draft) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtWidgets import QMessageBox
+from PySide6.QtWidgets import QApplication, QMessageBox
 
+from app import draft as draft_module
+from app.draft import OnDisk
 from app.main_window import MainWindow
 from app.slices import Slices, Task
 from tests.app.conftest import Wait
-from trainer.errors import BadInput
+from trainer.errors import BadInput, Problem
 from trainer.messages import say
 
 
@@ -43,6 +46,55 @@ def test_pressing_start_again_and_again_starts_one_run(
     ready.starter.start()
     wait(lambda: ready.strip.is_running)
     assert len(begun) == 1 and ready.page_key == "run"
+
+
+def test_a_start_waits_for_what_the_disk_says_now(
+    ready: MainWindow, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr(ready.starter.runs(), "start", begun.append)
+    gate = threading.Event()
+
+    def slow_look(_: Any) -> OnDisk:
+        gate.wait(60)
+        return OnDisk((Problem("model.path", say("It is gone."), say("Choose another.")),))
+
+    monkeypatch.setattr(draft_module, "look_at_disk", slow_look)
+    ready.starter.start()
+    assert not ready.draft.is_checked
+    wait(lambda: ready.draft._disk_checks.busy)
+    for _ in range(20):
+        QApplication.processEvents()
+    assert not begun and not ready.strip.start.isEnabled()
+    gate.set()
+    wait(lambda: ready.draft.is_checked)
+    assert not begun and ready.page_key == "review"
+
+
+def test_an_answer_from_before_a_start_is_not_taken_for_the_one_after_it(
+    ready: MainWindow, wait: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr(ready.starter.runs(), "start", begun.append)
+    gates = [threading.Event(), threading.Event()]
+    asked: list[int] = []
+    missing = OnDisk((Problem("model.path", say("It is gone."), say("Choose another.")),))
+
+    def slow_look(run: Any) -> OnDisk:
+        asked.append(len(asked))
+        gates[asked[-1]].wait(60)
+        return OnDisk() if asked[-1] == 0 else missing
+
+    monkeypatch.setattr(draft_module, "look_at_disk", slow_look)
+    ready.draft.check_again()
+    wait(lambda: asked)
+    ready.starter.start()
+    gates[0].set()
+    wait(lambda: len(asked) == 2)
+    assert not begun and not ready.draft.is_checked
+    gates[1].set()
+    wait(lambda: ready.draft.is_checked)
+    assert not begun and ready.page_key == "review"
 
 
 def test_a_start_that_fails_is_told_on_the_runs_page_and_may_be_tried_again(

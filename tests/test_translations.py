@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import string
 from pathlib import Path
@@ -68,6 +69,22 @@ def test_glossary_words_are_used(chinese: dict[str, str]) -> None:
         for text, translation in chinese.items():
             if english in text.lower():
                 assert word in translation, f"{text!r} -> {translation!r} does without {word}"
+
+
+def test_the_files_of_a_window_that_is_open_stay_as_they_are(
+    update: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Qt maps the .qm into its memory: written over, it crashed the window."""
+    for name in ("TS", "QM"):
+        made = tmp_path / f"zh.{name.lower()}"
+        made.write_bytes(getattr(update, name).read_bytes() + b"<!-- of before -->")
+        os.link(made, tmp_path / f"mapped.{name.lower()}")
+    before = {path: path.read_bytes() for path in tmp_path.glob("mapped.*")}
+    update.write(tmp_path / "zh.ts", tmp_path / "zh.qm", update.ts_text(update.find_sources(), update.read_ts(update.TS)))
+    assert {path: path.read_bytes() for path in tmp_path.glob("mapped.*")} == before
+    assert (tmp_path / "zh.ts").read_bytes() == update.TS.read_bytes()
+    assert (tmp_path / "zh.qm").read_bytes() == update.QM.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_what_is_compiled_is_what_is_written(update: ModuleType, tmp_path: Path) -> None:

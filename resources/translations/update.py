@@ -37,8 +37,7 @@ def main() -> int:
     if options.missing:
         print(json.dumps(dict.fromkeys(missing, ""), ensure_ascii=False, indent=1))
         return 0
-    TS.write_text(ts_text(sources, known), encoding="utf-8")
-    compile_qm(TS, QM)
+    write(TS, QM, ts_text(sources, known))
     print(f"{sum(map(len, sources.values()))} sentences, {len(missing)} without Chinese")
     return 1 if missing else 0
 
@@ -140,9 +139,19 @@ def ts_text(sources: Sources, known: dict[str, str]) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n<!DOCTYPE TS>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
+def write(source: Path, compiled: Path, text: str) -> None:
+    """Put both files beside the old ones, then in their place: a window that is open has the old .qm in its memory."""
+    from trainer.files import write_text
+
+    write_text(source, text)
+    compile_qm(source, compiled)
+
+
 def compile_qm(source: Path, target: Path) -> None:
     """Qt's binary form, by the lrelease that comes with PySide6."""
     import PySide6
+
+    from trainer.files import write_bytes
 
     folder = Path(PySide6.__file__).parent
     places = (folder / "lrelease", folder / "lrelease.exe", folder / "Qt" / "libexec" / "lrelease")
@@ -150,7 +159,7 @@ def compile_qm(source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         made = Path(temporary) / "made.qm"
         subprocess.run([str(tools[0]), "-silent", "-nounfinished", str(source), "-qm", str(made)], check=True)
-        target.write_bytes(made.read_bytes())
+        write_bytes(target, made.read_bytes())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ REFUSED: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "deep": (b'{"a":' + b"[" * 100_000, "not JSON"),
     "deep tables": (b'{"a":' * 50_000, "not JSON"),
 }
+# What the format allows and no model has: only a reader that has to be quick refuses it.
+MONSTROUS: dict[str, tuple[dict[str, Any], str]] = {
+    "a name of millions": ({"1" * 4_000_000: entry(0, 8, shape=(2,))}, "impossible name"),
+    "half a character within metadata": ({"__metadata__": {"x": ["\ud800"]}, "a": entry(0, 8, shape=(2,))}, "not JSON"),
+}
 
 
 @pytest.mark.parametrize("name", list(REFUSED))
@@ -75,6 +81,24 @@ def test_what_the_format_forbids(tmp_path: Path, name: str) -> None:
     assert words in said and "x.safetensors" in said
     with pytest.raises(safetensors.SafetensorError):  # the reference reader refuses it too
         safetensors.safe_open(path, "pt").keys()
+
+
+@pytest.mark.parametrize("name", list(MONSTROUS))
+def test_what_no_model_has(tmp_path: Path, name: str) -> None:
+    text, words = MONSTROUS[name]
+    with pytest.raises(NotWeights, match=words):
+        read_header(write(tmp_path / "x.safetensors", text))
+
+
+def test_a_long_text_is_not_copied_again_and_again(tmp_path: Path) -> None:
+    """One letter of four bytes makes a text of as many letters as the header has bytes four times as large."""
+    table = {"__metadata__": {"x": "🐱" + "a" * 4_000_000, "y": "🐱"}, "a": entry(0, 8, shape=(2,))}
+    text = json.dumps(table, ensure_ascii=False).replace('"🐱"', '"\\ud83d\\udc31"').encode()
+    path = write(tmp_path / "x.safetensors", text)
+    tracemalloc.start()
+    assert read_header(path).metadata["y"] == "🐱"
+    assert tracemalloc.get_traced_memory()[1] < 44e6
+    tracemalloc.stop()
 
 
 def test_more_tensors_than_any_model(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from trainer.commands.answers import json_value
+from trainer.models import foreign_json
 from trainer.models.header import FAMILY_TITLES, ModelFacts
 from trainer.models.opening import shown
 from trainer.models.strangers import METHOD_TITLES
@@ -147,11 +147,11 @@ def _tags(text: str) -> list[str]:
     """The most frequent tags of `ss_tag_frequency`, a table of tables by folder."""
     counts: Counter[str] = Counter()
     try:
-        for folder in json.loads(text).values():
+        for folder in foreign_json.parse(text).values():
             counts.update({tag.strip(): int(count) for tag, count in folder.items()})
-    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        return [f"{tag} ({count})" for tag, count in counts.most_common(_NUM_TAGS)]
+    except (ValueError, TypeError, AttributeError, OverflowError):  # a number can be too long to be said
         return []
-    return [f"{tag} ({count})" for tag, count in counts.most_common(_NUM_TAGS)]
 
 
 def _clean(text: str) -> str:

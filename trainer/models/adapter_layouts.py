@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from trainer.models import foreign_json
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -147,12 +149,14 @@ def _alpha(metadata: Mapping[str, str]) -> float | None:
     """kohya's ss_network_alpha, or PEFT's lora_alpha in what diffusers writes."""
     try:
         if "ss_network_alpha" in metadata:
-            return float(metadata["ss_network_alpha"])
-        said = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        found = [value for key, value in said.items() if key.endswith("lora_alpha")]
-        return float(found[0]) if found else None
-    except (ValueError, TypeError, AttributeError, RecursionError):
+            found = [metadata["ss_network_alpha"]]
+        else:
+            said = foreign_json.parse(metadata.get("lora_adapter_metadata", "{}"))
+            found = [value for key, value in said.items() if key.endswith("lora_alpha")]
+        alpha = float(found[0]) if found else math.nan
+    except (ValueError, TypeError, AttributeError, OverflowError):
         return None
+    return alpha if math.isfinite(alpha) else None
 
 
 def _family(shapes: Shapes, flat: list[str], metadata: Mapping[str, str]) -> str | None:

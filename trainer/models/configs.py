@@ -5,7 +5,6 @@ What shapes cannot tell (head counts, norm groups, the VAE's scale) is the famil
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from trainer.errors import BadInput
 from trainer.messages import Message, say
+from trainer.models import foreign_json
 from trainer.models.opening import read_small, shown
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -202,7 +202,7 @@ def config_beside(model: Path) -> dict[str, Config]:
 
 
 def _read_json(path: Path) -> dict[str, Config]:
-    data = json.loads(read_small(path, _MAX_JSON_BYTES).decode("utf-8-sig"))
+    data = foreign_json.parse(read_small(path, _MAX_JSON_BYTES))
     return {
         part: dict(data[part])
         for part in ("unet", "vae", "text_encoder", "text_encoder_2", "model")

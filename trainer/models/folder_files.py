@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from trainer.models import foreign_json
 from trainer.models.opening import NotWeights, read_small
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024  # an index of shards is the longest: about 0.3 MB
@@ -92,10 +92,10 @@ def _all_text(values: Iterable[Any]) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """A table from a small JSON file. Raises OSError, NotWeights and BadConfig."""
     try:
-        data = json.loads(read_small(path, MAX_CONFIG_BYTES).decode("utf-8-sig"))
+        data = foreign_json.parse(read_small(path, MAX_CONFIG_BYTES))
     except NotWeights:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadConfig(f"{path.name}: {error}") from error
     if not isinstance(data, dict):
         raise BadConfig(f"{path.name} is not a table")

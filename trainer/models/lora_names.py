@@ -6,7 +6,6 @@ OneTrainer's; and LyCORIS' own. All of them join a part's prefix and a module's 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from typing import Any
 
 from trainer.errors import BadInput
 from trainer.messages import say
-from trainer.models import keys
+from trainer.models import foreign_json, keys
+from trainer.models.folder_files import read_json
 from trainer.models.keys import Config
 from trainer.models.lora_layers import UNET_PREFIX, kohya_name
 from trainer.models.opening import shown
@@ -197,11 +197,11 @@ def _adapter_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[
     """PEFT's configs by part; "" is the config of a whole file."""
     beside = path.with_name("adapter_config.json")
     try:
-        said = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        whole = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    except (OSError, ValueError, RecursionError):
+        said = foreign_json.parse(metadata.get("lora_adapter_metadata", "{}"))
+        whole = read_json(beside) if beside.is_file() else {}
+    except (OSError, ValueError):
         return {}
-    found: dict[str, dict[str, Any]] = {"": whole} if isinstance(whole, dict) and whole else {}
+    found: dict[str, dict[str, Any]] = {"": whole} if whole else {}
     for key, value in said.items() if isinstance(said, dict) else ():
         part, _, entry = key.partition(".")
         found.setdefault(part, {})[entry] = value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -253,10 +252,7 @@ def _is_run(name: str, config: Config) -> bool:
 def _part_folder(folder: Path, part: str) -> tuple[Path, Mapping[str, Any]]:
     """The folder of a part (or of that part alone) and its config."""
     inner = folder / part if (folder / part).is_dir() else folder
-    config = json.loads((inner / "config.json").read_text(encoding="utf-8-sig"))
-    if not isinstance(config, dict):
-        raise ValueError(f"{inner.name}/config.json is not a table")
-    return inner, config
+    return inner, folder_files.read_json(inner / "config.json")
 
 
 def _tensors(folder: Path) -> Iterator[tuple[Path, str, TensorInfo]]:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from trainer.messages import say
+from trainer.models import foreign_json
 from trainer.models.opening import NotWeights, open_plain, shown
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024  # real ones are under 1 MB, with embedded thumbnails a few MB
-MAX_TENSORS = 1 << 16  # SDXL with averaged weights beside its own has about 5,000
+MAX_TENSORS = 1 << 14  # SDXL with averaged weights beside its own has about 5,000
+MAX_NAME = 1024  # letters of a tensor's
 MAX_DIMENSIONS = 64  # torch's own limit
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -27,9 +29,7 @@ ITEM_BYTES = {
 }  # fmt: skip
 Container = Literal["safetensors", "torch_zip", "torch_pickle", "torch_tar"]
 
-_PLAIN_HEADER_BYTES = 1024 * 1024  # a shorter one cannot become large in memory, whatever is in it
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\Z)', re.DOTALL)
-_MAX_BRACKETS, _MAX_COMMAS = 4 * MAX_TENSORS, 16 * MAX_TENSORS
+_ESCAPED_HALF, _HALF = re.compile(rb"\\u[dD][89a-fA-F]"), re.compile("[\ud800-\udfff]")  # of a surrogate: no character
 
 
 class NotSafetensors(NotWeights):
@@ -115,48 +115,31 @@ def read_header_from(handle: BinaryIO) -> Header:
 
 def _parse(text: bytes, data_start: int, file_bytes: int) -> Header:
     data = _json(text)
-    metadata = data.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict):
-        raise NotSafetensors(say("its metadata is not a table"))
+    metadata = _metadata(data.pop("__metadata__", None) or {})
     if len(data) > MAX_TENSORS:
         raise NotSafetensors(say("it announces {count} tensors, more than any model has", count=len(data)))
     tensors = {name: _tensor_info(name, entry, data_start) for name, entry in data.items()}
+    if _ESCAPED_HALF.search(text):
+        dtypes = (info.dtype for info in tensors.values())
+        if any(_HALF.search(word) for word in (*tensors, *dtypes, *metadata, *metadata.values())):
+            raise NotSafetensors(say("its header is not JSON"))
     _check_places(tensors, data_start, file_bytes)
-    return Header(tensors, {key: _as_text(value) for key, value in metadata.items()}, data_start, file_bytes)
+    return Header(tensors, metadata, data_start, file_bytes)
 
 
 def _json(text: bytes) -> dict[str, Any]:
     """The header's table. Refused: what would need much more memory than its bytes, double keys, what JSON has not."""
-    if len(text) > _PLAIN_HEADER_BYTES and _has_too_many_entries(text):
-        raise NotSafetensors(say("its header has more entries than any model"))
     try:
-        data = json.loads(text.decode("utf-8"), object_pairs_hook=_table, parse_constant=_no_constant)
-        if b"\\u" in text:
-            json.dumps(data, ensure_ascii=False).encode("utf-8")  # half a surrogate is no character
+        data = foreign_json.parse(text, object_pairs_hook=_table, parse_constant=_no_constant)
     except NotSafetensors:
         raise
-    except (ValueError, RecursionError) as error:
+    except foreign_json.TooManyEntries as error:
+        raise NotSafetensors(say("its header has more entries than any model")) from error
+    except ValueError as error:
         raise NotSafetensors(say("its header is not JSON")) from error
     if not isinstance(data, dict):
         raise NotSafetensors(say("its header is not a table"))
     return data
-
-
-def _has_too_many_entries(text: bytes) -> bool:
-    """Whether brackets or commas outside of strings would make more objects than a model's header has."""
-    if text.count(b"[") + text.count(b"{") <= _MAX_BRACKETS and text.count(b",") <= _MAX_COMMAS:
-        return False
-    brackets = commas = place = 0
-    while brackets <= _MAX_BRACKETS and commas <= _MAX_COMMAS:
-        quote = text.find(b'"', place)
-        end = len(text) if quote < 0 else quote
-        brackets += text.count(b"[", place, end) + text.count(b"{", place, end)
-        commas += text.count(b",", place, end)
-        string = _STRING.match(text, quote) if quote >= 0 else None
-        if string is None:
-            return brackets > _MAX_BRACKETS or commas > _MAX_COMMAS
-        place = string.end()
-    return True
 
 
 def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -172,12 +155,21 @@ def _no_constant(word: str) -> Any:
     raise ValueError(word)
 
 
-def _as_text(value: Any) -> str:
-    """A metadata value as the string that the format asks for; some writers put numbers and tables there."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _metadata(table: Any) -> dict[str, str]:
+    """The metadata as the strings that the format asks for; some writers put numbers and tables there."""
+    if not isinstance(table, dict):
+        raise NotSafetensors(say("its metadata is not a table"))
+    try:
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in table.items()
+        }
+    except RecursionError as error:
+        raise NotSafetensors(say("its header is not JSON")) from error
 
 
 def _tensor_info(name: str, entry: Any, data_start: int) -> TensorInfo:
+    if len(name) > MAX_NAME:
+        raise NotSafetensors(say("it has a tensor of an impossible name ({name})", name=shown(name)))
     try:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError) as error:

@@ -13,12 +13,11 @@ from typing import Any
 from trainer.messages import say
 from trainer.models.opening import shown
 from trainer.models.pickle_machine import BadPickle, Global
-from trainer.models.safetensors_file import MAX_TENSORS
+from trainer.models.safetensors_file import MAX_NAME, MAX_TENSORS
 from trainer.models.torch_objects import Record, Storage, TensorRef
 
 MAX_DEPTH = 24
 MAX_NODES = 200_000
-MAX_NAME = 1024
 MAX_LETTERS = 8_000_000  # of all names together, those of tables too
 MAX_TREE_NODES = 20_000
 MAX_TREE_LETTERS = 1_000_000

@@ -13,6 +13,7 @@ from trainer.files import atomic_path
 from trainer.hashes import model_hashes
 from trainer.messages import Message, say
 from trainer.metadata import PRIVATE
+from trainer.models import foreign_json
 from trainer.models.opening import open_plain
 from trainer.models.safetensors_file import MAX_HEADER_BYTES, Header, NotSafetensors, copied_header, read_header
 from trainer.tools.catalog import MetadataSettings
@@ -136,7 +137,7 @@ def _shown(metadata: Mapping[str, str]) -> str:
 def _value(text: str) -> str:
     if text[:1] in "{[":
         with suppress(ValueError, RecursionError):
-            text = json.dumps(json.loads(text), ensure_ascii=False, indent=2)
+            text = json.dumps(foreign_json.parse(text), ensure_ascii=False, indent=2)
     plain = "".join(
         letter if letter.isprintable() or letter == "\n" else "�" for letter in text[: _SHOWN_CHARACTERS + 1]
     )

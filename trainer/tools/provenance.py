@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trainer.models import foreign_json
+
 RECIPE = "athanor_recipe"
 _MODEL_FACTS = (  # true of a changed model as of the one before
     "modelspec.sai_model_spec",
@@ -102,8 +104,8 @@ def _tags(metadata: Iterable[Mapping[str, str]]) -> dict[str, dict[str, int]]:
 
 def _table(text: str) -> dict[str, Any]:
     try:
-        data = json.loads(text or "{}")
-    except (ValueError, RecursionError):
+        data = foreign_json.parse(text or "{}")
+    except ValueError:
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from app.news import News
 from app.processes import Command
 from app.tool_jobs import Job
 from tests.app.conftest import Wait
+from tests.app.test_images_page import images_page, kohya_folder
+from tests.captioners.tiny_tagger import save_model
+from tests.fake_worker import run_of
+from trainer.ipc.detach import start_detached
 from trainer.messages import say
 
 
@@ -71,3 +76,43 @@ def test_a_download_that_ends_elsewhere_marks_the_base_model(
     assert "failed" in window.sidebar.buttons["model"].accessibleName()
     window.open_page("model")
     assert "failed" not in window.sidebar.buttons["model"].accessibleName()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"), [({}, "Runs, something is done"), ({"fail_at": 3}, "Runs, something has failed")]
+)
+def test_a_run_that_ends_elsewhere_marks_its_page(
+    window: MainWindow, tmp_path: Path, wait: Wait, monkeypatch: pytest.MonkeyPatch, behaviour: dict[str, int], words: str
+) -> None:
+    monkeypatch.setenv("FAKE_WORKER", json.dumps({"seconds": 0.001} | behaviour))
+    runs = window.starter.runs()
+    monkeypatch.setattr(
+        runs, "_starter", lambda arguments, *rest: start_detached(["-m", "tests.fake_worker", *arguments[2:]], *rest)
+    )
+    window.open_page("images")
+    runs.start(run_of(folder=str(tmp_path)))
+    wait(lambda: window.context.news.marks)
+    button = window.sidebar.buttons["run"]
+    assert button.accessibleName() == words
+    window.open_page("run")
+    assert button.accessibleName() == "Runs"
+
+
+@pytest.mark.parametrize("what", ["done", "failed"])
+def test_a_tagger_that_ends_elsewhere_marks_the_images(window: MainWindow, tmp_path: Path, wait: Wait, what: str) -> None:
+    page = images_page(window)
+    page.folders.add_paths([str(kohya_folder(tmp_path))])
+    wait(lambda: page.folders.picture_folders())
+    page.tag_button.click()
+    model = save_model(tmp_path / "model")
+    page.tagger.model.set_value(str(model))
+    if what == "failed":
+        (model / "model.onnx").write_bytes(b"broken")
+    page.tagger.start()
+    window.open_page("network")
+    wait(lambda: not page.tagger.is_running, 120)
+    assert window.context.news.marks == {"images": what}
+    button = window.sidebar.buttons["images"]
+    assert what in button.accessibleName()
+    window.open_page("images")
+    assert what not in button.accessibleName()

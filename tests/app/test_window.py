@@ -273,6 +273,20 @@ def test_a_changed_value_has_a_way_back(window: MainWindow) -> None:
     assert window.draft.get("network.rank") == 16
 
 
+def test_an_undo_on_another_page_shows_where_it_was(window: MainWindow) -> None:
+    rank = window.page("network").forms[0].rows["network.rank"].editor  # type: ignore[attr-defined]
+    window.draft.set("network.rank", 64)
+    window.open_page("samples")
+    for action, shown in ((window.undo, 16), (window.redo, 64)):
+        action()
+        assert window.page_key == "network"
+        assert rank.value() == window.draft.get("network.rank") == shown
+        window.open_page("samples")
+    window.draft.set_many({"network.rank": 8, "training.epochs": 3})
+    window.undo()
+    assert window.page_key == "samples" and rank.value() == 64, "many places have no page"
+
+
 def test_the_wheel_changes_nothing_in_passing(window: MainWindow) -> None:
     for key in ("network", "speed", "scheduler", "samples"):
         page = window.page(key)

@@ -3159,6 +3159,10 @@
    <translation>两份都保留</translation>
   </message>
   <message>
+   <source>Keep both files in one folder; PEFT before 0.18 computes OFT in another way.</source>
+   <translation>请把两个文件放在同一文件夹；0.18 之前的 PEFT 对 OFT 的算法不同。</translation>
+  </message>
+  <message>
    <source>Keep first tags</source>
    <translation>保留开头标签</translation>
   </message>
@@ -6307,6 +6311,10 @@
   <message>
    <source>{path} holds something else than notes on a model.</source>
    <translation>{path} 里不是模型的说明信息。</translation>
+  </message>
+  <message>
+   <source>{path} is PEFT's {kind}, and adapter_config.json beside it is missing or says too little.</source>
+   <translation>{path} 是 PEFT 的 {kind}，而旁边的 adapter_config.json 不在，或者信息不够。</translation>
   </message>
   <message>
    <source>{path} is a LoRA for {family}, the model is {wanted}.</source>

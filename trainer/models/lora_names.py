@@ -128,7 +128,7 @@ def read_alphas(path: Path, metadata: Mapping[str, str], tensors: Iterable[str],
 
     `tensors` are the file's names. Raises BadInput for a pattern of layers' names that is not read here.
     """
-    configs = {part: _AdapterConfig.of(path, config) for part, config in _adapter_configs(path, metadata).items()}
+    configs = {part: _AdapterConfig.of(path, config) for part, config in adapter_configs(path, metadata).items()}
     of_layer: dict[str, float] = {}
     stabilised = set()
     for name in tensors if configs else ():
@@ -193,7 +193,7 @@ def _not_read(path: Path, error: NotRead) -> BadInput:
     return BadInput(what, say("Save the LoRA in kohya's format, in which each layer has its own alpha."))
 
 
-def _adapter_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def adapter_configs(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """PEFT's configs by part; "" is the config of a whole file."""
     beside = path.with_name("adapter_config.json")
     try:

@@ -28,10 +28,11 @@ class Patterns:
     """Patterns in an order, each matched with the whole of a name or with all that follows one of its dots, as PEFT does
     with `re.match(rf"(.*\\.)?({pattern})$", name)`. A pattern that is a plain name means just that name.
 
-    Raises NotRead, which names the pattern.
+    With `whole`, only with the whole of a name. Raises NotRead, which names the pattern.
     """
 
-    def __init__(self, texts: Iterable[str]) -> None:
+    def __init__(self, texts: Iterable[str], whole: bool = False) -> None:
+        self._whole = whole
         self._names: dict[str, int] = {}
         self._others: list[tuple[int, str, regex.Pattern[str]]] = []
         self._seconds_left = _MOST_SECONDS
@@ -41,11 +42,11 @@ class Patterns:
             if _NAME.fullmatch(text):
                 self._names.setdefault(text, number)
             else:
-                self._others.append((number, text, self._in_time(text, partial(_compiled, text))))
+                self._others.append((number, text, self._in_time(text, partial(_compiled, text, whole))))
 
     def first(self, name: str) -> str | None:
         """The first pattern that matches, None if none does. Raises NotRead."""
-        known = [(self._names[end], end) for end in _ends(name) if end in self._names]
+        known = [(self._names[end], end) for end in ((name,) if self._whole else _ends(name)) if end in self._names]
         number, found = min(known, default=(_MAX_PATTERNS, None))
         for earlier, text, pattern in self._others:
             if earlier > number:
@@ -67,12 +68,12 @@ class Patterns:
         return result
 
 
-def _compiled(text: str) -> regex.Pattern[str]:
+def _compiled(text: str, whole: bool) -> regex.Pattern[str]:
     """Raises regex.error where the pattern alone is none: brackets must not close those around it."""
     if math.prod(_counts(text)) > _MOST_REPEATS:
         raise regex.error("too many repeats")
     regex.compile(text)
-    return regex.compile(rf"(.*\.)?({text})$")
+    return regex.compile(rf"({text})\Z" if whole else rf"(.*\.)?({text})$")
 
 
 def _counts(text: str) -> Iterator[int]:

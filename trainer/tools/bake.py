@@ -113,7 +113,7 @@ def _place(model: Checkpoint, change: Change, changes: Changes) -> bool:
     """Add a layer's change to all; False if the model has not what it changes. Raises BadInput if it has another size."""
     _check_size(model, change)
     layer, target = change.layer, change.target
-    has_bias = layer.changes_bias and target.bias in model.places
+    has_bias = (layer.changes_bias or layer.scales_bias) and target.bias in model.places
     if change.weight and layer.changes_weight:
         changes.weights.setdefault(target.weight, []).append(change)
     if change.weight and has_bias:
@@ -195,7 +195,8 @@ def changed(model: Checkpoint, name: str, changes: Changes, files: Files) -> tor
     for change in changes.biases.get(name, ()):
         from trainer.tools.deltas import bias_delta
 
-        bias, addition = _own_rows(tensor, change.target), bias_delta(change.lora.read(change.name, files))
+        bias = _own_rows(tensor, change.target)
+        addition = bias_delta(change.lora.read(change.name, files), bias)
         if addition is None or addition.numel() != bias.numel():
             raise _misfit(change, str(None if addition is None else list(addition.shape)), tuple(bias.shape))
         bias.add_(addition.reshape(bias.shape), alpha=change.weight)

@@ -6,6 +6,7 @@ where tensors do not fit each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 DOWN, UP, MID, ALPHA, DORA = "lora_down.weight", "lora_up.weight", "lora_mid.weight", "alpha", "dora_scale"
 SWITCHES = (ALPHA, "on_input")  # tensors that may hold integers
 BIASES = ("diff_b", "b_norm")
+IA3_IN, IA3_OUT = "ia3_in", "ia3_out"  # PEFT's ia3_l: factors of a layer's inputs, or of its outputs
+OFT_R, OFT_TERMS, OFT_LENGTH = "oft_R.weight", "oft_R.terms", "oft_R.length"  # PEFT's, the last two by its config
 _COMMON = (ALPHA, DORA, *BIASES)
 MISFITS = (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError)  # what a formula raises
 
@@ -81,8 +84,10 @@ def delta(method: str, tensors: Tensors, weight: Tensor) -> Tensor:
     return _decomposed(weight, change, tensors[DORA]) if DORA in tensors else change
 
 
-def bias_delta(tensors: Tensors) -> Tensor | None:
+def bias_delta(tensors: Tensors, bias: Tensor) -> Tensor | None:
     """What a layer adds to the bias at weight 1, None if nothing."""
+    if IA3_OUT in tensors:
+        return bias * (tensors[IA3_OUT].flatten() - 1)
     return next((tensors[end] for end in BIASES if end in tensors), None)
 
 
@@ -131,6 +136,14 @@ def _ia3(tensors: Tensors, weight: Tensor) -> Tensor:
     return weight * tensors["weight"].reshape(wide)
 
 
+def _peft_ia3(tensors: Tensors, weight: Tensor) -> Tensor:
+    """PEFT's (IA)³: what each input or each output is multiplied with, where LyCORIS has the difference from 1."""
+    axis, end = (1, IA3_IN) if IA3_IN in tensors else (0, IA3_OUT)
+    wide = [1] * weight.dim()
+    wide[axis] = -1
+    return weight * (tensors[end].reshape(wide) - 1)
+
+
 def _glora(tensors: Tensors, weight: Tensor) -> Tensor:
     """W A + B with A and B of low rank. LyCORIS once had the factors of each the other way round."""
     a1, a2, b1, b2 = (tensors[f"{name}.weight"] for name in ("a1", "a2", "b1", "b2"))
@@ -176,6 +189,43 @@ def _rotations(tensors: Tensors, num_outputs: int) -> Tensor:
     return torch.linalg.solve(one - skew, one + skew, left=False)
 
 
+def _peft_oft(tensors: Tensors, weight: Tensor) -> Tensor:
+    """The inputs turned within blocks, W Rᵀ - W, as PEFT merges its OFT; of a convolution all that a kernel sees are inputs.
+
+    The file has the upper halves of the blocks' skew parts (k, n(n-1)÷2); one block for all (k = 1) may be shared.
+    """
+    import torch
+
+    halves = tensors[OFT_R]
+    size = (1 + math.isqrt(1 + 8 * halves.shape[1])) // 2
+    rows, columns = torch.triu_indices(size, size, 1)
+    skew = halves.new_zeros(len(halves), size, size)
+    skew[:, rows, columns] = halves
+    skew = skew - skew.mT
+    if OFT_LENGTH in tensors:  # COFT: no block is longer
+        lengths = skew.flatten(1).norm(dim=1).clamp(min=torch.finfo(skew.dtype).tiny)
+        skew = skew * (float(tensors[OFT_LENGTH]) / len(halves) ** 0.5 / lengths).clamp(max=1)[:, None, None]
+    turns = _turns(skew, int(tensors[OFT_TERMS]))
+    seen = weight.flatten(1).unflatten(1, (-1, size))  # (out, k, n)
+    return torch.einsum("okn,kmn->okm", seen, turns.expand(seen.shape[1], size, size)).reshape(weight.shape) - weight
+
+
+def _turns(skew: Tensor, num_terms: int) -> Tensor:
+    """Rotations of skew parts Q (k, n, n): Cayley's (I - Q)(I + Q)⁻¹; with `num_terms` PEFT's series I + 2Q + 2Q² + … of
+    (I + Q)(I - Q)⁻¹, whose last term counts once."""
+    import torch
+
+    one = torch.eye(skew.shape[-1]).to(skew)
+    if not num_terms:
+        return torch.linalg.solve(one + skew, (one - skew).expand_as(skew), left=False)
+    total, power = one.expand_as(skew), one
+    last = num_terms - 1 if num_terms < 3 else max(3, num_terms - 1)
+    for number in range(1, last + 1):
+        power = power @ skew
+        total = total + power * (1 if number == last > 1 else 2)
+    return total
+
+
 def _in_blocks(blocks: Tensor, weight: Tensor) -> Tensor:
     """Each block (k, n, n) times its n outputs of a weight (k n, …)."""
     return (blocks @ weight.reshape(*blocks.shape[:2], -1)).reshape(weight.shape)
@@ -213,8 +263,10 @@ METHODS = {  # a layer is of the first that fits
     "loha": Method(_LOHA, _LOHA, _loha, ("hada_t1", "hada_t2")),
     "lokr": Method(_LOKR, (), _lokr, ("lokr_t2",)),
     "ia3": Method(("on_input",), ("on_input", "weight"), _ia3),
+    "peft_ia3": Method((IA3_IN, IA3_OUT), (), _peft_ia3),
     "glora": Method(_GLORA, _GLORA, _glora, ("bm.weight",)),
     "oft": Method(("oft_blocks", "oft_diag"), (), _oft, ("rescale",)),
+    "peft_oft": Method((OFT_R,), (OFT_R, OFT_TERMS), _peft_oft, (OFT_LENGTH,)),
     "diff": Method(("diff", *BIASES), (), _diff),
     "norm": Method(("w_norm",), (), _norm),
 }

@@ -18,7 +18,8 @@ from trainer.models.safetensors_file import Header
 from trainer.models.weights_file import read_header
 from trainer.tools.catalog import LoraEntry
 from trainer.tools.checkpoint import Checkpoint, family_of
-from trainer.tools.deltas import ALPHA, BIASES, DORA, DOWN, ENDS, METHODS, MID, SWITCHES, UP, method_of
+from trainer.tools.deltas import ALPHA, BIASES, DORA, DOWN, ENDS, IA3_OUT, METHODS, MID, OFT_R, SWITCHES, UP, method_of
+from trainer.tools.peft_config import FACTORS, add_settings
 from trainer.tools.places import Files, Place
 from trainer.tools.targets import unet_config_of
 
@@ -60,6 +61,11 @@ class Layer:
     @property
     def changes_bias(self) -> bool:
         return any(end in self.tensors for end in BIASES)
+
+    @property
+    def scales_bias(self) -> bool:
+        """Whether it multiplies the bias, if there is one."""
+        return IA3_OUT in self.tensors
 
     @property
     def rank(self) -> int:
@@ -123,6 +129,7 @@ def open_lora(path: str, what: str, model: Checkpoint | None = None) -> LoraFile
     header = read_header(facts.path)
     names = _speller(facts, model)
     grouped, strange = _grouped(facts.path, header, names)
+    add_settings(facts.path, grouped, {names.layer(module): module for module in map(_module, header.tensors)})
     _add_alphas(grouped, read_alphas(facts.path, header.metadata, header.tensors, names))
     layers = {module: Layer(method_of(tensors) or "", tensors) for module, tensors in grouped.items()}
     strange += [f"{module}.{min(layer.tensors)}" for module, layer in layers.items() if not layer.method]
@@ -218,7 +225,7 @@ def _split(name: str, names: Speller) -> tuple[str, str | None]:
     """A tensor's layer by kohya's name, and the end of its name by kohya's or LyCORIS'; None if it is not known."""
     for count in (2, 1):
         module, end = _parted(name, count)
-        if end in ENDS and end != _IA3:
+        if (end in ENDS and end != _IA3) or end == FACTORS:
             return names.layer(module), end
     if match := _MAGNITUDE.search(name):
         return names.layer(name[: match.start()]), DORA
@@ -226,6 +233,11 @@ def _split(name: str, names: Speller) -> tuple[str, str | None]:
     if spelled is None and (found := _parted(name, 1))[1] == _IA3:
         return names.layer(found[0]), _IA3
     return spelled or (name, None)
+
+
+def _module(name: str) -> str:
+    """The layer of one of PEFT's tensors, as the file calls it."""
+    return next((name.removesuffix(f".{end}") for end in (FACTORS, OFT_R) if name.endswith(f".{end}")), name)
 
 
 def _parted(name: str, count: int) -> tuple[str, str]:

@@ -212,3 +212,9 @@ def test_configs_that_are_no_files(folder: Path) -> None:
     assert "UNet" in str(inspect_file(folder).problem)
     (folder / "model_index.json").write_bytes(b" " * (5 << 20))
     assert "longer than such a file can be" in str(inspect_file(folder).problem)
+
+
+@pytest.mark.parametrize("listed", [5, [], [5], "x", {"a": 1}, None])
+def test_a_part_of_no_known_class(tmp_path: Path, listed: Any) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": listed}), encoding="utf-8")
+    assert inspect_file(tmp_path).kind in ("part", "unknown")

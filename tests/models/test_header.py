@@ -219,3 +219,21 @@ def test_no_torch_is_needed(tiny_file: Path) -> None:
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.json", "[]"), ("x.json", "5"), ("x.json", "null"), ("x.json", '{"unet": 5}'), ("x.yaml", "model: 5"),
+        ("x.yaml", "model: {params: [1]}"), ("x.yaml", "model: {params: {unet_config: 5, denoiser_config: 5}}"),
+    ],
+)  # fmt: skip
+def test_files_of_others_beside_a_model_are_left_alone(tmp_path: Path, sd1: Shapes, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert inspect_file(write(tmp_path / "x.safetensors", sd1)).problem is None
+
+
+def test_a_config_beside_that_is_longer_than_any(tmp_path: Path, sd1: Shapes) -> None:
+    (tmp_path / "x.json").write_bytes(b" " * (5 << 20))
+    problem = str(inspect_file(write(tmp_path / "x.safetensors", sd1)).problem)
+    assert problem.endswith("x.json beside the model cannot be read: it is longer than such a file can be.")

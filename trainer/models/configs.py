@@ -13,7 +13,7 @@ from typing import Any
 from trainer.errors import BadInput
 from trainer.messages import Message, say
 from trainer.models import foreign_json
-from trainer.models.opening import read_small, shown
+from trainer.models.opening import NotWeights, read_small, shown
 
 Shapes = Mapping[str, tuple[int, ...]]
 Config = dict[str, Any]
@@ -194,7 +194,7 @@ def config_beside(model: Path) -> dict[str, Config]:
                     say(
                         "The config file {path} beside the model cannot be read: {reason}.",
                         path=str(beside),
-                        reason=shown(str(error), 300),
+                        reason=error.why if isinstance(error, NotWeights) else shown(str(error), 300),
                     ),
                     say("Repair it, or take it away if the model is of the usual sizes."),
                 ) from error
@@ -202,12 +202,19 @@ def config_beside(model: Path) -> dict[str, Config]:
 
 
 def _read_json(path: Path) -> dict[str, Config]:
-    data = foreign_json.parse(read_small(path, _MAX_JSON_BYTES))
+    data = _table(foreign_json.parse(read_small(path, _MAX_JSON_BYTES)))
     return {
         part: dict(data[part])
         for part in ("unet", "vae", "text_encoder", "text_encoder_2", "model")
         if isinstance(data.get(part), dict)
     }
+
+
+def _table(value: Any, *names: str) -> dict[Any, Any]:
+    """A table, or the one that lies in it under these names; an empty one where something else lies there."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def _read_yaml(path: Path) -> dict[str, Config]:
@@ -221,9 +228,9 @@ def _read_yaml(path: Path) -> dict[str, Config]:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
-    params = data["model"]["params"] if isinstance(data, dict) and "params" in data.get("model", {}) else {}
+    params = _table(data, "model", "params")
     found: dict[str, Config] = {"unet": {}, "vae": {}, "model": {}}
-    unet = params.get("unet_config", {}).get("params", {})
+    unet = _table(params, "unet_config", "params")
     if unet.get("num_heads", -1) > 0:
         found["unet"]["attention_head_dim"] = unet["num_heads"]
     elif unet.get("num_head_channels", -1) > 0:
@@ -231,7 +238,7 @@ def _read_yaml(path: Path) -> dict[str, Config]:
         found["unet"]["attention_head_dim"] = [width // unet["num_head_channels"] for width in widths]
     if "scale_factor" in params:
         found["vae"]["scaling_factor"] = float(params["scale_factor"])
-    scaling = str(params.get("denoiser_config", {}).get("params", {}).get("scaling_config", {}).get("target", ""))
+    scaling = str(_table(params, "denoiser_config", "params", "scaling_config").get("target", ""))
     if params.get("parameterization") == "v" or scaling.endswith("VScaling"):
         found["model"]["prediction"] = "v_prediction"
     return found

@@ -73,7 +73,8 @@ def _part_folder(folder: Path) -> Found | None:
     if not (folder / "config.json").is_file():
         return None
     config = read_json(folder / "config.json")
-    name = str(config.get("_class_name") or next(iter(config.get("architectures") or ["?"]), "?"))
+    listed = config.get("architectures")
+    name = str(config.get("_class_name") or (listed[0] if isinstance(listed, list) and listed else "?"))
     if name == "AutoencoderKL":
         channels = _whole_number(config.get("latent_channels"), 4)
         return Found("vae", None, frozenset({"vae"}), latent_channels=channels, lacks=_weights_missing(folder))

@@ -91,6 +91,35 @@ def test_what_a_header_lacks_is_added_and_what_it_says_stays(tmp_path: Path) -> 
         assert entries["modelspec.prediction_type"] == "epsilon" and entries["modelspec.hash_sha256"]
 
 
+@pytest.mark.parametrize("family", ["sd1", "sd2"])
+def test_what_a_yaml_beside_says_goes_on_in_what_is_written(family: str, tmp_path: Path) -> None:
+    """The original programs' config is all that says it, and it does not lie beside the new file."""
+    model = silenced(save_tiny_file(tmp_path, "theirs", family=family, prediction="v_prediction"))
+    other = silenced(save_tiny_file(tmp_path, "other", family=family, prediction="v_prediction", seed=1))
+    for path in (model, other):
+        path.with_suffix(".json").unlink()
+        text = "model:\n  params:\n    parameterization: v\n    unet_config: {params: {num_heads: 2}}\n"
+        path.with_suffix(".yaml").write_text(text, encoding="utf-8")
+    assert told(model) == ("v_prediction", False) and inspect_file(model).prediction_source == "config"
+    out = tmp_path / "out"
+    out.mkdir()
+    use("convert", model=model, output=out / "a.safetensors")
+    use("convert", model=model, output=out / "b.ckpt")
+    use("convert", model=out / "b.ckpt", output=out / "c.safetensors")
+    use("merge", model_a=model, model_b=other, output=out / "d.safetensors")
+    use("extract", base=model, tuned=other, output=tmp_path / "lora.safetensors", rank=1)
+    use("bake", model=model, loras=(LoraEntry(path=str(tmp_path / "lora.safetensors")),), output=out / "e.safetensors")
+    for path in out.glob("*.json"):
+        path.unlink()  # the sizes of tiny models
+    assert {path.name: told(path) for path in out.iterdir()} == dict.fromkeys(
+        ("a.safetensors", "b.ckpt", "c.safetensors", "d.safetensors", "e.safetensors"), ("v_prediction", False)
+    )
+    for path in [*out.glob("*.safetensors"), tmp_path / "lora.safetensors"]:
+        entries = read_header(path).metadata
+        assert entries["modelspec.prediction_type"] == "v", path.name
+        assert family == "sd1" or entries["modelspec.architecture"].startswith("stable-diffusion-v2-768-v")
+
+
 def test_what_nobody_knows_is_not_claimed(tmp_path: Path) -> None:
     """SD 2.x files look alike: a merge of two that say nothing says nothing, nor does a LoRA out of them."""
     one, other = (silenced(save_tiny_file(tmp_path, name, family="sd2", seed=seed)) for seed, name in enumerate("ab"))

@@ -120,11 +120,9 @@ def _spec(source: Checkpoint, metadata: Mapping[str, str], title: str) -> dict[s
     entries = saving.spec(title, architecture_of(facts), facts.prediction, f"{side}x{side}" if side else None)
     if "modelspec.architecture" not in entries:
         return {}
-    predicted = entries.pop("modelspec.prediction_type")
-    said = {name: text for name, text in entries.items() if name not in metadata}
-    if predictions.said(metadata) != facts.prediction:
-        said["modelspec.prediction_type"] = predicted
-    return said
+    says_so = predictions.said(metadata) == facts.prediction
+    predicted = "modelspec.prediction_type"  # what another program called wrong is put right
+    return {name: text for name, text in entries.items() if name not in metadata or (name == predicted and not says_so)}
 
 
 def _markers(source: Checkpoint, rows: Sequence[Row], metadata: Mapping[str, str]) -> list[Row]:

@@ -27,11 +27,10 @@ from app.path_editor import PathEditor, model_files
 from app.preferences import Preferences
 from app.slices import Pieces, Slices, Task
 from app.widgets.basics import Fold, label, set_role, tool_button
+from app.widgets.named import Named
 from trainer.config.fields import Info, bounds_of, item_section, plain_type
 from trainer.config.run import sections
 from trainer.errors import Problem
-
-LABEL_WIDTH = 168
 
 
 def editor_for(place: str, field: Any, info: Info) -> Editor:
@@ -72,7 +71,7 @@ def path_editor_for(place: str, info: Info) -> PathEditor:
     return PathEditor(files=True, folders=folders, pattern=model_files(), placeholder=hint)
 
 
-class Row(QWidget):
+class Row(Named):
     """One setting of the draft."""
 
     def __init__(self, draft: Draft, place: str) -> None:
@@ -89,9 +88,7 @@ class Row(QWidget):
     def _build(self) -> None:
         name = translate_trainer(self.info.label)
         self.name = label(name, wrap=True)
-        self.name.setFixedWidth(theme.px(LABEL_WIDTH))
         self.name.setBuddy(self.editor.field())
-        self.name.setContentsMargins(0, theme.px(6), 0, 0)
         self.name.mousePressEvent = lambda _: self.editor.field().setFocus()  # type: ignore[method-assign]
         tip = tooltip_of(self.info)
         for widget in (self.name, self.editor.field()):
@@ -116,11 +113,7 @@ class Row(QWidget):
         column.setSpacing(theme.px(4))
         column.addLayout(line)
         column.addWidget(self.message)
-        outer = QHBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.setSpacing(theme.px(theme.SPACE))
-        outer.addWidget(self.name, 0, Qt.AlignmentFlag.AlignTop)
-        outer.addLayout(column, 1)
+        self.put(self.name, column)
 
     def _back_button(self) -> QToolButton:
         name = tr("Back to the preset's value")

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import QUrl
-from PySide6.QtWidgets import QFileDialog, QLineEdit, QMenu, QWidget
+from PySide6.QtWidgets import QFileDialog, QMenu, QWidget
 
 from app import theme
 from app.editors import Editor
 from app.i18n import tr
 from app.widgets.basics import accept_paths, button, dropped_paths, set_flag
+from app.widgets.line_edit import ClearableEdit
 
 BROWSE_WIDTH = 104  # with the arrow of a menu or without, so that fields end in one line
 
@@ -24,7 +25,7 @@ def model_files() -> str:
     return f"{tr('Model files')} ({endings});;{tr('All files')} (*)"
 
 
-class _DropLine(QLineEdit):
+class _DropLine(ClearableEdit):
     """A line that takes a dropped file or folder in place of its text."""
 
     def dragEnterEvent(self, event) -> None:  # type: ignore[no-untyped-def]
@@ -56,11 +57,10 @@ class PathEditor(Editor):
     def __init__(self, *, files: bool = True, folders: bool = False, pattern: str = "", placeholder: str = "") -> None:
         super().__init__()
         self._files, self._folders, self._pattern = files, folders, pattern
-        self.edit = _DropLine(placeholderText=placeholder, clearButtonEnabled=True)
+        self.edit = _DropLine(hint=placeholder)
         self.edit.setAcceptDrops(True)
         self.edit.setMinimumWidth(theme.px(100))
         self.edit.textEdited.connect(lambda _: self.edited.emit(self.value()))
-        self.edit.textChanged.connect(self._on_cleared)
         self.line.addWidget(self.edit, 1)
         self.browse = button(tr("Choose…"), None if files and folders else self.choose)
         if files and folders:
@@ -90,10 +90,6 @@ class PathEditor(Editor):
     def _take(self, path: str) -> None:
         self.edit.setText(path)
         self.edited.emit(self.value())
-
-    def _on_cleared(self, text: str) -> None:
-        if not text and self.edit.hasFocus():  # the clear button does not count as editing for Qt
-            self.edited.emit("")
 
 
 def clean_path(text: str) -> str:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QSortFilterProxyModel, Qt, QTimer, Signal
 from PySide6.QtGui import QFocusEvent, QStandardItem, QStandardItemModel
-from PySide6.QtWidgets import QCompleter, QLineEdit, QWidget
+from PySide6.QtWidgets import QCompleter, QWidget
 
 from app import theme
 from app.i18n import tr, translate_message, translate_trainer
 from app.pages import page_of, title_of
+from app.widgets.line_edit import ClearableEdit
 
 PLACE = Qt.ItemDataRole.UserRole + 1
 WORDS = Qt.ItemDataRole.UserRole + 2
@@ -87,7 +88,7 @@ class _Filter(QSortFilterProxyModel):
         return order[0] < order[1]
 
 
-class SearchBox(QLineEdit):
+class SearchBox(ClearableEdit):
     """The search field.
 
     Signals:
@@ -97,9 +98,8 @@ class SearchBox(QLineEdit):
     found = Signal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent, placeholderText=tr("Find a setting (Ctrl+F)"), clearButtonEnabled=True)
+        super().__init__(parent=parent, hint=tr("Find a setting (Ctrl+F)"), icon="search")
         self.setAccessibleName(tr("Find a setting"))
-        self.addAction(theme.icon("search", "muted"), QLineEdit.ActionPosition.LeadingPosition)
         self.setMinimumWidth(theme.px(140))
         self.setMaximumWidth(theme.px(280))
         self._filter: _Filter | None = None

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app import theme
 from app.editors import Editor, TextEditor
-from app.form import LABEL_WIDTH, editor_for, tooltip_of
+from app.form import editor_for, tooltip_of
 from app.i18n import tr, translate_trainer
 from app.preferences import Preferences
 from app.widgets.basics import Fold, label
+from app.widgets.named import Named
 from trainer.config.fields import Section, settings_of
 from trainer.config.problems import read_section
 from trainer.errors import Problem
@@ -75,17 +76,11 @@ class SectionForm(QWidget):
 
 
 def _line(name: str, editor: Editor, tip: str) -> QWidget:
-    made = QWidget()
-    line = QHBoxLayout(made)
-    line.setContentsMargins(0, 0, 0, 0)
-    line.setSpacing(theme.px(theme.SPACE))
+    made = Named()
     text = label(name, wrap=True)
-    text.setFixedWidth(theme.px(LABEL_WIDTH))
-    text.setContentsMargins(0, theme.px(6), 0, 0)
     text.setBuddy(editor.field())
     for widget in (text, editor.field()):
         widget.setToolTip(tip)
     editor.field().setAccessibleName(name)
-    line.addWidget(text, 0, Qt.AlignmentFlag.AlignTop)
-    line.addWidget(editor, 1)
+    made.put(text, editor)
     return made

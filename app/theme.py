@@ -221,7 +221,6 @@ _PICTURES = {  # names used in the style sheet -> icon, colour
     "down": ("chevron-down", "muted"),
     "up": ("chevron-up", "muted"),
     "right": ("chevron-right", "muted"),
-    "close": ("x", "muted"),
     "check": ("check", "on_accent"),
 }
 

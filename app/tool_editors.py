@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from app import theme
 from app.editors import Editor, LongTextEditor, NumberEditor
-from app.form import LABEL_WIDTH, editor_for, tooltip_of
+from app.form import editor_for, tooltip_of
 from app.i18n import tr, translate_trainer
 from app.path_editor import PathEditor, choose_path, model_files
 from app.widgets.basics import accept_paths, button, dropped_paths, label, row, set_flag, tool_button
 from app.widgets.model_card import FactsLine
+from app.widgets.named import Named
 from trainer.config.fields import Info, Section, settings_of
 from trainer.messages import Message, say
 from trainer.models.header import ModelFacts
@@ -180,7 +181,8 @@ class EntryRow(QWidget):
             editor.set_value(field.get_default())
             editor.edited.connect(lambda _: self.edited.emit())
             self.numbers[key] = editor
-            line = labelled(info, editor, narrow=True)
+            line = Named()
+            line.put(label_of(info, editor, "small"), editor, NARROW_WIDTH)
             (column if key == keys[0] else rest).addWidget(line)
         self._unfold = button(tr("Own weights for the parts"), self._show_rest, role="link")
         column.addWidget(self._unfold, 0, Qt.AlignmentFlag.AlignLeft)
@@ -289,22 +291,14 @@ def _plain_entry(entry: Any) -> Any:
     return entry.model_dump() if isinstance(entry, Section) else entry
 
 
-def labelled(info: Info, editor: Editor, *, narrow: bool = False) -> QWidget:
-    """A label and its editor side by side."""
-    made = QWidget()
-    line = QHBoxLayout(made)
-    line.setContentsMargins(0, 0, 0, 0)
-    line.setSpacing(theme.px(theme.SPACE))
+def label_of(info: Info, editor: Editor, role: str = "") -> QLabel:
+    """A setting's label, which belongs to its editor."""
     name = translate_trainer(info.label)
-    text = label(name, "small" if narrow else "", wrap=True)
-    text.setFixedWidth(theme.px(NARROW_WIDTH if narrow else LABEL_WIDTH))
-    text.setContentsMargins(0, theme.px(6), 0, 0)
+    text = label(name, role, wrap=True)
     text.setBuddy(editor.field())
     for widget in (text, editor.field()):
         widget.setToolTip(tooltip_of(info))
     if not editor.field().accessibleName():
         editor.field().setAccessibleName(name)
     editor.field().setAccessibleDescription(translate_trainer(info.help))
-    line.addWidget(text, 0, Qt.AlignmentFlag.AlignTop)
-    line.addWidget(editor, 1)
-    return made
+    return text

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app import theme
 from app.editors import Editor
-from app.form import LABEL_WIDTH, editor_for, problem_text
+from app.form import editor_for, problem_text
 from app.i18n import joined, tr, translate_message, translate_trainer
 from app.path_editor import model_files
 from app.preferences import Preferences
 from app.slices import Pieces
-from app.tool_editors import EntriesEditor, FileEditor, LinesEditor, OutputEditor, labelled
+from app.tool_editors import EntriesEditor, FileEditor, LinesEditor, OutputEditor, label_of
 from app.widgets.basics import Fold, label
+from app.widgets.named import Named
 from app.work import Latest, run
 from trainer.config.fields import Info, Section, info_of, item_section, plain_type, settings_of
 from trainer.config.problems import read_section
@@ -35,7 +36,7 @@ _NEEDLESS: Mapping[tuple[str, str], Callable[[Values], bool]] = {  # what means 
 }
 
 
-class Line(QWidget):
+class Line(Named):
     """A setting of a tool: its label, its editor, and what is wrong with it beneath."""
 
     def __init__(self, key: str, info: Info, editor: Editor) -> None:
@@ -43,14 +44,11 @@ class Line(QWidget):
         self.key, self.editor = key, editor
         self.message = label("", "problem", wrap=True)
         self.message.hide()
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
+        column = QVBoxLayout()
         column.setSpacing(theme.px(4))
-        column.addWidget(labelled(info, editor))
-        inset = QHBoxLayout()
-        inset.addSpacing(theme.px(LABEL_WIDTH + theme.SPACE))
-        inset.addWidget(self.message, 1)
-        column.addLayout(inset)
+        column.addWidget(editor)
+        column.addWidget(self.message)
+        self.put(label_of(info, editor), column)
 
     def show_problem(self, text: str) -> None:
         self.message.setText(text)

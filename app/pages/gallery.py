@@ -48,12 +48,12 @@ class GalleryPage(QWidget):
         line = QHBoxLayout(self)
         line.setContentsMargins(theme.px(24), theme.px(16), theme.px(24), theme.px(24))
         line.setSpacing(theme.px(16))
-        line.addWidget(self._build_list())
+        line.addWidget(self._build_list(), 1)
         yield
         sentence = tr("Pictures of a training appear here: a row for each prompt, a column for each step.")
         self._stack.addWidget(Invitation("images", sentence, ()))
         self._stack.addWidget(self._build_pictures())
-        line.addWidget(self._stack, 1)
+        line.addWidget(self._stack, 2)
         self._draw_timer = QTimer(self, singleShot=True, interval=DRAW_MS)
         self._draw_timer.timeout.connect(self.refresh)
         runs.progressed.connect(self._schedule)
@@ -66,7 +66,7 @@ class GalleryPage(QWidget):
 
     def _build_list(self) -> QWidget:
         made = QWidget()
-        made.setFixedWidth(theme.px(LIST_WIDTH))
+        made.setMaximumWidth(theme.px(LIST_WIDTH))
         column = QVBoxLayout(made)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(label(tr("Runs"), "title"))

@@ -7,14 +7,15 @@ from typing import Any
 
 from PySide6.QtCore import QTimer, QUrl
 from PySide6.QtGui import QDesktopServices
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QWidget
+from PySide6.QtWidgets import QComboBox, QWidget
 
 from app import i18n, theme
 from app.editors import ComboBox
 from app.i18n import tr
 from app.pages.base import Context, Page
 from app.slices import Pieces
-from app.widgets.basics import Card, ElidedLabel, button, label
+from app.widgets.basics import Card, ElidedLabel, button, label, row
+from app.widgets.named import Named
 from trainer.paths import cache_folder, default_runs_folder, user_folder
 
 
@@ -62,22 +63,16 @@ class SettingsPage(Page):
             url = QUrl.fromLocalFile(str(folder))
             show = button(tr("Open"), partial(QDesktopServices.openUrl, url), role="flat", icon="external-link")
             show.setAccessibleName(f"{tr('Open')}: {name}")
-            line = _line(name, path)
-            line.layout().addWidget(show)  # type: ignore[union-attr]
-            card.add(line)
+            card.add(_line(name, path, show))
         return card
 
 
-def _line(name: str, widget: QWidget) -> QWidget:
-    made = QWidget()
-    line = QHBoxLayout(made)
-    line.setContentsMargins(0, 0, 0, 0)
-    line.setSpacing(theme.px(theme.SPACE))
+def _line(name: str, widget: QWidget, *others: QWidget) -> QWidget:
+    """A name and what it names, at its own width if it is a choice."""
+    made = Named()
     text = label(name, wrap=True)
-    text.setFixedWidth(theme.px(184))
     text.setBuddy(widget)
-    line.addWidget(text)
-    line.addWidget(widget, 0 if isinstance(widget, QComboBox) else 1)
-    if isinstance(widget, QComboBox):
-        line.addStretch(1)
+    line = row(widget, *others, *((None,) if isinstance(widget, QComboBox) else ()))
+    line.setStretch(0, 0 if isinstance(widget, QComboBox) else 1)
+    made.put(text, line)
     return made

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QTimer
-from PySide6.QtWidgets import QLineEdit, QVBoxLayout
+from PySide6.QtWidgets import QVBoxLayout
 
 from app import theme
 from app.hub_download import MIRROR, HubDownload, is_address, use_mirror
 from app.i18n import joined, tr
 from app.preferences import Preferences
 from app.widgets.basics import Card, Fold, ProgressBar, button, label, row, set_flag, set_role
+from app.widgets.line_edit import ClearableEdit
 from app.words import size_words, time_words
 
 SAVE_DELAY_MS = 400  # after the last key in the mirror's field
@@ -48,14 +49,13 @@ class DownloadCard(Card):
             "Where the hub cannot be reached, the address of a mirror that speaks its language. Empty asks the hub itself."
         )
         fold.body.addWidget(label(text, "small", wrap=True))
-        self.mirror = QLineEdit(str(self._preferences.get(MIRROR)), placeholderText="https://", clearButtonEnabled=True)
+        self.mirror = ClearableEdit(str(self._preferences.get(MIRROR)), hint="https://")
         self.mirror.setAccessibleName(tr("Address of the mirror"))
         self.mirror_problem = label(tr("An address begins with https:// and has no blanks."), "problem", wrap=True)
         self.mirror_problem.hide()
         self._save_timer = QTimer(self, singleShot=True, interval=SAVE_DELAY_MS)
         self._save_timer.timeout.connect(self._save_mirror)
         self.mirror.textEdited.connect(lambda _: self._save_timer.start())
-        self.mirror.textChanged.connect(lambda text: None if text else self._save_timer.start())
         self.mirror.editingFinished.connect(self._save_mirror)
         fold.body.addWidget(self.mirror)
         fold.body.addWidget(self.mirror_problem)

@@ -23,7 +23,6 @@ from PySide6.QtWidgets import (
     QAbstractItemView,
     QDialog,
     QHeaderView,
-    QLineEdit,
     QMenu,
     QTableView,
     QTabWidget,
@@ -37,6 +36,7 @@ from app.errors import copy_text
 from app.header_tree import Document, Node, Row, all_as_json, arranged, count, filtered, read_document
 from app.i18n import tr, translate_message
 from app.widgets.basics import ElidedLabel, button, fitted, label, row, set_role
+from app.widgets.line_edit import ClearableEdit
 from app.words import count_words, size_words
 from app.work import Latest
 
@@ -180,7 +180,7 @@ class MetadataView(QDialog):
         column.addWidget(ElidedLabel(str(self.path), "heading"))
         self.summary = label(tr("Reading…"), "muted", wrap=True)
         column.addWidget(self.summary)
-        self.search = QLineEdit(placeholderText=tr("Search in everything"), clearButtonEnabled=True)
+        self.search = ClearableEdit(hint=tr("Search in everything"))
         self.search.setAccessibleName(tr("Search"))
         self.search.textChanged.connect(self._refresh)
         column.addWidget(self.search)

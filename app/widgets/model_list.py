@@ -9,7 +9,6 @@ from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
-    QLineEdit,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -21,6 +20,7 @@ from app.i18n import tr, translate_message
 from app.model_finder import Group, facts_of, find_models
 from app.preferences import Preferences
 from app.widgets.basics import button, label, row, tool_button
+from app.widgets.line_edit import ClearableEdit
 from app.words import size_words
 from app.work import Latest
 from trainer.models.header import FAMILY_TITLES, INPAINTING_CHANNELS, ModelFacts, base_problem
@@ -55,7 +55,7 @@ class ModelList(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(theme.px(theme.SPACE))
         self.state = label(tr("Looking for models…"), "muted", wrap=True)
-        self.search = QLineEdit(placeholderText=tr("Search by name, family or folder"), clearButtonEnabled=True)
+        self.search = ClearableEdit(hint=tr("Search by name, family or folder"))
         self.search.setAccessibleName(tr("Search models"))
         self.search.textChanged.connect(self._filter)
         self.tree = self._build_tree()

@@ -228,6 +228,10 @@
    <translation>选择…</translation>
   </message>
   <message>
+   <source>Clear</source>
+   <translation>清空</translation>
+  </message>
+  <message>
    <source>Click a picture to see it beside the one before training.</source>
    <translation>点一张图，与训练前的那张并排比较。</translation>
   </message>

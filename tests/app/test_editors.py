@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QLabel, QToolButton
 
+from app import theme
 from app.editors import ArgumentsEditor, NumberEditor, SizeEditor, number_text, parse_number, parse_size, size_text
 from app.path_editor import PathEditor, clean_path
+from app.widgets.named import Named
 
 
 @pytest.mark.parametrize(
@@ -90,3 +92,38 @@ def test_paths_lose_the_quotes_that_windows_adds(app: QApplication) -> None:
     editor = PathEditor()
     editor.edit.setText(" '/a/b' ")
     assert editor.value() == "/a/b"
+
+
+@pytest.mark.parametrize("scale", [100, 200])
+def test_the_button_that_empties_a_field_grows_with_the_scale(app: QApplication, scale: int) -> None:
+    theme.apply("light", scale)
+    editor = PathEditor(placeholder="Drop a file here")
+    editor.resize(600, 80)
+    editor.show()
+    edited: list[Any] = []
+    editor.edited.connect(edited.append)
+    button = editor.edit.findChild(QToolButton)
+    assert isinstance(button, QToolButton) and not button.isVisible()
+    editor.set_value("/a/b")
+    assert button.isVisible() and button.iconSize().width() == button.width() == theme.px(16)
+    assert editor.edit.rect().contains(button.geometry())
+    assert editor.edit.textMargins().right() >= button.width()
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert edited == [""] and editor.value() == "" and not button.isVisible()
+    editor.close()
+
+
+@pytest.mark.parametrize("scale", [100, 200])
+def test_a_name_stands_above_what_it_names_where_it_is_narrow(app: QApplication, scale: int) -> None:
+    theme.apply("light", scale)
+    named, name, field = Named(), QLabel("a name that is rather long for its place"), PathEditor()
+    named.put(name, field)
+    named.show()
+    for width in (430, 450, 430):
+        named.resize(theme.px(width), theme.px(200))
+        QApplication.processEvents()
+        is_above = field.geometry().top() >= name.geometry().bottom()
+        assert is_above is (width < 440)
+        assert name.width() == (named.width() if is_above else theme.px(168))
+    assert named.minimumSizeHint().width() < theme.px(300)
+    named.close()

@@ -28,7 +28,7 @@ from trainer.messages import say
 from trainer.models.keys import LDM_CLIP, LDM_VAE
 from trainer.tools.catalog import TOOLS
 
-LOOKS = [("en", 100, 1024, 700), ("zh_CN", 100, 1024, 700), ("en", 200, 1280, 900), ("zh_CN", 200, 1280, 900)]
+LOOKS = [("en", 100, 1024, 700), ("zh_CN", 100, 1024, 700), ("en", 200, 1024, 700), ("zh_CN", 200, 1024, 700)]
 
 
 @pytest.fixture(params=LOOKS, ids=lambda look: f"{look[0]} {look[1]} %")

@@ -99,7 +99,7 @@ def test_no_label_or_button_is_cut(app: QApplication, language: str, scale: int,
         preferences.set_folded(name, False)
     apply_look(preferences)
     window = MainWindow(preferences, DEMO)
-    window.resize(1280, 800)
+    window.resize(1280 if scale < 200 else 1024, 800)
     window.show()
     try:
         wait(lambda: window.draft.is_checked)

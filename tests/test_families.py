@@ -86,7 +86,8 @@ def mean(values: Sequence[float]) -> float:
     [("sd1 inpainting", "unet"), ("sd2", "both"), ("sd2 v zero", "unet"), ("sdxl", "both"), ("sdxl", "unet")],
 )
 def test_it_goes_on_bit_for_bit(models: dict[str, Path], pictures: Path, tmp_path: Path, kind: str, train: str) -> None:
-    samples = {"prompts": (PROMPT,), "every_steps": 2, "every_epochs": 0, "at_start": False, "at_end": True}
+    prompts = (PROMPT.model_copy(update={"prompt": "a [zork:cat:1] AND red:0.5"}),)
+    samples = {"prompts": prompts, "every_steps": 2, "every_epochs": 0, "at_start": False, "at_end": True}
     run = run_of(models[kind], pictures, training={"epochs": 2}, network={"rank": 4, "train": train}, samples=samples,
                  images={"flip": True})  # fmt: skip
     _, whole = go(run, tmp_path / "whole")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from tests.tiny import family_of, pipeline_of, tiny_model
 from trainer.config.run import Prompt
 from trainer.methods.lora import Settings, build
 from trainer.models.text import ANY_LENGTH
-from trainer.sampling import make_scheduler, sample, to_picture
+from trainer.sampling import drawn_texts, make_scheduler, sample, to_picture
 
 CASES = [
     ("sd2", "ddim"), ("sd2 v", "euler_a"), ("sd2 v", "dpmpp_2m_karras"), ("sd2 v zero", "ddim"),
@@ -117,17 +117,46 @@ def test_each_text_is_heard_at_its_own_length(kind: str) -> None:
     (mine,), (other,) = sample(parts, family, [long]), sample(parts, family, [short])
     for picture, neighbour in zip(sample(parts, family, [long, short], batch_size=2), (mine, other), strict=True):
         assert difference(picture, neighbour) <= 2
-    said = [family.encode_text(parts, [text], token_length=ANY_LENGTH) for text in (long.negative, long.prompt)]
-    assert said[0].states.shape[1] < said[1].states.shape[1]
-    with torch.no_grad():
-        by_hand = to_picture(family.decode(parts.vae, ddim_by_hand(family, parts, long, said))[0])
+    by_hand = ddim_by_hand(family, parts, long, lambda step: (long.negative, [(long.prompt, 1.0)]))
     assert difference(mine, by_hand) <= 2
     (more,) = sample(parts, family, [long.model_copy(update={"prompt": long.prompt + "(a dog:1.4)"})])
     assert difference(mine, more) > 0, "what stands after the seventy-fifth token counts"
 
 
-def ddim_by_hand(family: Any, parts: Any, request: Prompt, said: list[Any]) -> torch.Tensor:
-    """Latents of a request under its negative and its prompt (`said`), each asked about in a call of its own."""
+@pytest.mark.parametrize("kind", ["sd2 v", "sdxl"])
+def test_prompts_that_change_and_those_of_several_parts(kind: str) -> None:
+    """Both text encoders hear each part at each step, and each counts by its weight."""
+    family, parts = make(kind)
+    request = Prompt(
+        prompt="a [cat:dog:1] sits AND a (red:1.3) bird:0.5", negative="[ugly:0.5]", width=64, height=64, steps=4, cfg=4.0,
+        seed=5, sampler="ddim",
+    )  # fmt: skip
+
+    def said(step: int) -> tuple[str, list[tuple[str, float]]]:
+        animal = "cat" if step <= 1 else "dog"
+        return "" if step <= 2 else "ugly", [(f"a {animal} sits", 1.0), (" a (red:1.3) bird", 0.5)]
+
+    (mine,) = sample(parts, family, [request])
+    assert difference(mine, ddim_by_hand(family, parts, request, said)) <= 2
+    plain = request.model_copy(update={"prompt": "a dog sits", "negative": ""})
+    assert difference(mine, sample(parts, family, [plain, request], batch_size=2)[1]) <= 2
+    unguided = request.model_copy(update={"cfg": 1.0, "prompt": "a cat AND a dog:0.5"})
+    (alone,) = sample(parts, family, [unguided])
+    by_hand = ddim_by_hand(
+        family, parts, unguided, lambda step: ("" if step <= 2 else "ugly", [("a cat", 1.0), (" a dog", 0.5)])
+    )
+    assert difference(alone, by_hand) <= 2
+
+
+def test_all_that_is_drawn_is_encoded_beforehand() -> None:
+    requests = [Prompt(prompt="a [cat:dog:1] AND x", negative="[ugly|bad]", steps=3), Prompt(prompt="x", steps=3)]
+    assert drawn_texts(requests) == ["a cat", "a dog", " x", "ugly", "bad", "x", ""]
+
+
+def ddim_by_hand(
+    family: Any, parts: Any, request: Prompt, said: Callable[[int], tuple[str, list[tuple[str, float]]]]
+) -> Image.Image:
+    """The picture of a request, each text asked about in a call of its own; `said`: a step's negative and weighted texts."""
     scheduler = make_scheduler("ddim", parts.prediction, parts.zero_snr)
     scheduler.set_timesteps(request.steps)
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(request.seed))
@@ -136,8 +165,17 @@ def ddim_by_hand(family: Any, parts: Any, request: Prompt, said: list[Any]) -> t
     if parts.unet.config.in_channels == 9:
         hidden, _ = family.encode_pictures(parts.vae, torch.zeros(1, 3, 64, 64))
         concat = torch.cat([torch.ones(1, 1, 8, 8), hidden], 1)
-    conds = [replace(one, sizes=torch.tensor([[side, side, 0.0, 0.0, side, side]]), concat=concat) for one in said]
-    for timestep in scheduler.timesteps:
-        without, with_prompt = (family.predict(parts, latents, timestep, cond) for cond in conds)
-        latents = scheduler.step(without + request.cfg * (with_prompt - without), timestep, latents).prev_sample
-    return latents
+
+    def predict(text: str) -> torch.Tensor:
+        cond = family.encode_text(parts, [text], token_length=ANY_LENGTH)
+        cond = replace(cond, sizes=torch.tensor([[side, side, 0.0, 0.0, side, side]]), concat=concat)
+        answer: torch.Tensor = family.predict(parts, latents, timestep, cond)
+        return answer
+
+    with torch.no_grad():
+        for step, timestep in enumerate(scheduler.timesteps):
+            negative, lines = said(step)
+            without = predict(negative)
+            guided = without + sum(weight * request.cfg * (predict(text) - without) for text, weight in lines)
+            latents = scheduler.step(guided, timestep, latents).prev_sample
+        return to_picture(family.decode(parts.vae, latents)[0])

@@ -21,6 +21,7 @@ from trainer.loop import Reporter
 from trainer.models.protocol import Components, Family, Part
 from trainer.models.text import ANY_LENGTH
 from trainer.orders import Orders
+from trainer.sampling import drawn_texts
 from trainer.texts import CachedTexts, LiveTexts, Readers, Texts
 
 
@@ -113,8 +114,7 @@ class Preparation:
             return LiveTexts(self._readers(model, components), trains_text), components
         texts = self._cached_texts(model, store, dtype)
         captions = captions_to_cache((item.caption for item in index.items), self.captions)
-        drawn = [text for prompt in prompts for text in (prompt.prompt, prompt.negative)]
-        texts.ensure(captions, drawn, self.progress("caching"))
+        texts.ensure(captions, drawn_texts(prompts), self.progress("caching"))
         model.tidy()
         self.reporter.report(events.Stage("loading"))
         return texts, model.load({"unet"}, dtype)

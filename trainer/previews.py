@@ -17,7 +17,7 @@ from trainer.ipc import events
 from trainer.loop import Reporter, is_out_of_memory
 from trainer.messages import say
 from trainer.models.protocol import Components, Family
-from trainer.sampling import Encode, Look, parameters_text, png_bytes, sample, thumbnail_bytes
+from trainer.sampling import Encode, Look, drawn_texts, parameters_text, png_bytes, sample, thumbnail_bytes
 
 
 class Switchable(Protocol):
@@ -107,7 +107,7 @@ class Previews:
         self._reporter.report(events.Stage("sampling", 0, len(numbers)))
         prompts = [self.prompts[number] for number in numbers]
         try:
-            self._studio.ensure([text for prompt in prompts for text in (prompt.prompt, prompt.negative)])
+            self._studio.ensure(drawn_texts(prompts))
             with self._ready() as components:
                 for done, number in enumerate(numbers, 1):
                     self._draw_one(components, position, number, look)

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from trainer.diffusion.process import BETA_END, BETA_START, NUM_TIMESTEPS
+from trainer.models.prompt_editing import Timed, parts, timed
 from trainer.models.protocol import Components, Cond, Family, is_inpainting
 from trainer.models.text import ANY_LENGTH
 
@@ -140,18 +141,19 @@ def draw_latents(
     scheduler.set_timesteps(first.steps, device=device)
     if hasattr(scheduler, "set_begin_index"):  # else it looks for the first timestep, and takes the second of two alike
         scheduler.set_begin_index(0)
+    script = _script(requests, family)
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
     noise = [torch.randn(_shape(family, request), generator=own) for request, own in zip(requests, generators, strict=True)]
     latents = torch.stack(noise).to(device) * scheduler.init_noise_sigma
     extra = {} if first.sampler == "dpmpp_2m_karras" else {"generator": generators}
     with autocast():
-        text = _texts(requests, encode, family)
+        text = _texts(script, encode)
     cond = _with_picture(text, components, family, first).to(device)
-    for timestep in scheduler.timesteps:
+    for step, timestep in enumerate(scheduler.timesteps):
         look()
         noisy = scheduler.scale_model_input(latents, timestep)
         with autocast():
-            prediction = _guided(components, family, noisy, timestep, cond, first.cfg)
+            prediction = _guided(components, family, noisy, timestep, cond.select(script.rows(step)), script)
         latents = scheduler.step(prediction.float(), timestep, latents, return_dict=False, **extra)[0]
     return latents
 
@@ -160,16 +162,72 @@ def _shape(family: Family, request: Request) -> tuple[int, int, int]:
     return family.latent_channels, request.height // family.latent_factor, request.width // family.latent_factor
 
 
-def _texts(requests: Sequence[Request], encode: Encode, family: Family) -> Cond:
-    """What the prompts say (B samples), after what the negatives say (then 2 B) where they guide."""
-    prompts = [request.prompt for request in requests]
-    negatives = [request.negative for request in requests] if requests[0].cfg != 1 else []
-    texts = negatives + prompts
-    distinct = list(dict.fromkeys(texts))
-    cond = encode(distinct).select([distinct.index(text) for text in texts])
-    if not family.zeros_without_negative:
+def drawn_texts(requests: Iterable[Request]) -> list[str]:
+    """Every text that the pictures will be drawn with: the stages and parts of their prompts, and the negatives'."""
+    texts: dict[str, None] = {}
+    for request in requests:
+        for prompt, _ in parts(request.prompt, request.steps):
+            texts |= dict.fromkeys(prompt.texts())
+        texts |= dict.fromkeys(timed(request.negative, request.steps).texts())
+    return list(texts)
+
+
+@dataclass(frozen=True)
+class _Script:
+    """What is said in each step, of B requests.
+
+    Attributes:
+        without: the negatives (B), or none where nothing guides.
+        lines: whose picture, what is said of it, and how much that counts: as often as its weight times the scale.
+        silent: whether zeros stand for an empty negative.
+    """
+
+    without: tuple[Timed, ...]
+    lines: tuple[tuple[int, Timed, float], ...]
+    silent: bool
+
+    @property
+    def texts(self) -> list[str | None]:
+        """All that is ever said, None for silence."""
+        lines = [line for _, line, _ in self.lines]
+        return list(dict.fromkeys([*(text for line in lines for text in line.texts()), *self._negatives]))
+
+    @property
+    def _negatives(self) -> list[str | None]:
+        return [None if self._is_silent(line) else text for line in self.without for text in line.texts()]
+
+    def _is_silent(self, line: Timed) -> bool:
+        return self.silent and not any(line.texts())
+
+    def rows(self, step: int) -> list[int]:
+        """Which of `texts` are said in a step (from 0): the negatives, then the lines."""
+        numbers = {text: number for number, text in enumerate(self.texts)}
+        without = [None if self._is_silent(line) else line.at(step) for line in self.without]
+        return [numbers[text] for text in (*without, *(line.at(step) for _, line, _ in self.lines))]
+
+
+def _script(requests: Sequence[Request], family: Family) -> _Script:
+    """Of requests alike in steps and scale."""
+    steps, scale = requests[0].steps, requests[0].cfg
+    lines = tuple(
+        (number, line, weight * scale)
+        for number, request in enumerate(requests)
+        for line, weight in parts(request.prompt, steps)
+    )
+    guides = len(lines) > len(requests) or any(weight != 1 for *_, weight in lines)
+    without = tuple(timed(request.negative, steps) for request in requests) if guides else ()
+    return _Script(without, lines, family.zeros_without_negative)
+
+
+def _texts(script: _Script, encode: Encode) -> Cond:
+    """What the text encoders say of the script's texts, in their order."""
+    texts = script.texts
+    said = [text for text in texts if text is not None]
+    cond = encode(said)
+    if None not in texts:
         return cond
-    return cond.silenced([number for number, negative in enumerate(negatives) if not negative])
+    rows = Cond.stack([cond, cond.select([0]).silent()])
+    return rows.select([len(said) if text is None else said.index(text) for text in texts])
 
 
 def _with_picture(text: Cond, components: Components, family: Family, request: Request) -> Cond:
@@ -184,16 +242,20 @@ def _with_picture(text: Cond, components: Components, family: Family, request: R
 
 
 def _guided(
-    components: Components, family: Family, noisy: Tensor, timestep: Tensor, cond: Cond, scale: float
+    components: Components, family: Family, noisy: Tensor, timestep: Tensor, cond: Cond, script: _Script
 ) -> Tensor:
-    """The prediction under guidance: without + scale × (with - without)."""
-    rounds = len(cond) // len(noisy)
-    inputs = torch.cat([noisy] * rounds)
+    """The prediction (B, C, h, w) under guidance: without + Σ weight × scale × (with - without), of each picture's lines."""
+    owners = [*range(len(script.without)), *(owner for owner, *_ in script.lines)]
+    inputs = noisy[owners]
     prediction = family.predict(components, inputs, timestep.expand(len(inputs)), cond)
-    if rounds == 1:
+    if not script.without:
         return prediction
-    without, with_prompt = prediction.float().chunk(2)
-    return without + scale * (with_prompt - without)
+    answers = prediction.float()
+    without = answers[: len(noisy)]
+    guided = without.clone()
+    for answer, (owner, _, weight) in zip(answers[len(noisy) :], script.lines, strict=True):
+        guided[owner] += weight * (answer - without[owner])
+    return guided
 
 
 def _portions(requests: Sequence[Request], batch_size: int) -> Iterator[list[int]]:

@@ -55,17 +55,12 @@ class Cond:
         """The samples of these numbers, in this order; a number may come more than once."""
         return self._each(lambda value: value[list(indices)])
 
-    def silenced(self, indices: Sequence[int]) -> Cond:
-        """The same with zeros for what the text says of these samples."""
+    def silent(self) -> Cond:
+        """The same with zeros for what the text says."""
         import torch
 
-        heard = torch.ones(len(self), dtype=torch.bool)
-        heard[list(indices)] = False
-
-        def without(value: torch.Tensor) -> torch.Tensor:
-            return value * heard.to(value).view(-1, *[1] * (value.dim() - 1))
-
-        return replace(self, states=without(self.states), pooled=None if self.pooled is None else without(self.pooled))
+        pooled = None if self.pooled is None else torch.zeros_like(self.pooled)
+        return replace(self, states=torch.zeros_like(self.states), pooled=pooled)
 
     @staticmethod
     def stack(conds: Sequence[Cond]) -> Cond:

@@ -134,3 +134,27 @@ def test_what_nobody_knows_is_not_claimed(tmp_path: Path) -> None:
     assert (facts.family, facts.prediction) == ("sd2", None)
     result = use("convert", model=one, output=tmp_path / "folder")
     assert "Nothing says whether the model predicts noise or v" in str(result.notes[0])
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("sd1", "stable-diffusion-v1/inpaint"),
+        ("sd2", "stable-diffusion-v2-inpainting"),
+        ("sdxl", "stable-diffusion-xl-v1-base"),  # no word for it is in use
+    ],
+)
+def test_an_inpainting_model_is_called_so_where_a_word_is_in_use(family: str, said: str, tmp_path: Path) -> None:
+    """SwarmUI tells it by this; a LoRA out of one is for the family as any other."""
+    one = save_tiny_file(tmp_path, "one", family=family, in_channels=9)
+    other = save_tiny_folder(tmp_path / "other", family=family, in_channels=9, seed=1)
+    use("convert", model=other, output=tmp_path / "other.safetensors")
+    use("merge", model_a=one, model_b=other, output=tmp_path / "merged.safetensors")
+    for name in ("one", "other", "merged"):
+        path = tmp_path / f"{name}.safetensors"
+        assert read_header(path).metadata["modelspec.architecture"] == said
+        assert inspect_file(path).in_channels == 9 and told(path) == ("epsilon", False)
+    use("extract", base=one, tuned=tmp_path / "other.safetensors", output=tmp_path / "lora.safetensors", rank=1)
+    facts = inspect_file(tmp_path / "lora.safetensors")
+    plain = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2-512", "sdxl": "stable-diffusion-xl-v1-base"}
+    assert dict(facts.metadata)["modelspec.architecture"] == f"{plain[family]}/lora" and facts.family == family

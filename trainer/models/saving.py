@@ -40,6 +40,10 @@ class Facts(Protocol):
     @property
     def architectures(self) -> Mapping[str, str]: ...
     @property
+    def inpainting_architecture(self) -> str: ...
+    @property
+    def latent_channels(self) -> int: ...
+    @property
     def latent_factor(self) -> int: ...
 
 
@@ -68,8 +72,10 @@ def file_rows(family: Facts, components: Components, word: str) -> list[Row]:
 
 def modelspec(family: Facts, components: Components, title: str) -> dict[str, str]:
     """The header's entries by which programs tell what a model is."""
-    prediction = components.prediction
-    return {"format": "pt", **spec(title, family.architectures[prediction], prediction, _resolution(family, components))}
+    prediction, unet = components.prediction, components.unet
+    inpaints = unet is not None and unet.config.in_channels != family.latent_channels
+    architecture = (inpaints and family.inpainting_architecture) or family.architectures[prediction]
+    return {"format": "pt", **spec(title, architecture, prediction, _resolution(family, components))}
 
 
 def spec(title: str, architecture: str, prediction: str | None, resolution: str | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ FAMILY = StableDiffusion(
     title="Stable Diffusion 1.x",
     native_resolution=512,
     architectures={"epsilon": "stable-diffusion-v1", "v_prediction": "stable-diffusion-v1"},
+    inpainting_architecture="stable-diffusion-v1/inpaint",
     base_versions={"epsilon": "sd_v1", "v_prediction": "sd_v1_v"},
     text_encoders=(TextEncoder("text_encoder", (LDM_CLIP, LDM_CLIP_SHORT), names="clip", lora="lora_te"),),
     rules=Rules(unet_heads=8, vae_scale=0.18215),

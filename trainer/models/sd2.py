@@ -12,6 +12,7 @@ FAMILY = StableDiffusion(
     title="Stable Diffusion 2.x",
     native_resolution=512,
     architectures={"epsilon": "stable-diffusion-v2-512", "v_prediction": "stable-diffusion-v2-768-v"},
+    inpainting_architecture="stable-diffusion-v2-inpainting",
     base_versions={"epsilon": "sd_v2", "v_prediction": "sd_v2_v"},
     text_encoders=(
         TextEncoder(

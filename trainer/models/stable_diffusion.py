@@ -43,6 +43,7 @@ class StableDiffusion:
 
     Attributes:
         architectures, base_versions: prediction → modelspec's word for the base, and sd-scripts'.
+        inpainting_architecture: the word of inpainting models where one is in use (SwarmUI's), "" where none is.
         rules: what tensors do not show.
         text_encoders: in the order in which their states stand side by side.
         sai_lora: whether LoRA files name the UNet's layers as the original code does, or as diffusers does.
@@ -55,6 +56,7 @@ class StableDiffusion:
     native_resolution: int
     architectures: Mapping[str, str]
     base_versions: Mapping[str, str]
+    inpainting_architecture: str = ""
     text_encoders: tuple[TextEncoder, ...]
     rules: Rules = field(default_factory=Rules)
     clip_skips: range = range(1, 2)

@@ -12,7 +12,7 @@ from trainer.errors import BadInput
 from trainer.messages import Message, say
 from trainer.models import keys
 from trainer.models.configs import config_beside
-from trainer.models.header import FAMILY_TITLES, TRAINABLE, ModelFacts, inspect_file
+from trainer.models.header import FAMILY_TITLES, INPAINTING_CHANNELS, TRAINABLE, ModelFacts, inspect_file
 from trainer.models.library_names import unet_links, vae_links
 from trainer.models.saving import untold
 from trainer.models.text_encoders import LOGIT_SCALE, TextEncoder
@@ -99,6 +99,12 @@ def _way_out(facts: ModelFacts) -> Any:
 
 def architecture_of(facts: ModelFacts) -> str:
     """modelspec's word for the model, "" if it has none here or depends on a prediction that nobody knows."""
+    inpaints = facts.family in TRAINABLE and facts.in_channels == INPAINTING_CHANNELS
+    return (inpaints and family_of(facts.family).inpainting_architecture) or family_architecture(facts)
+
+
+def family_architecture(facts: ModelFacts) -> str:
+    """The same of the family's plain model, which LoRAs are told to be for."""
     known = facts.prediction or len(set(_facts_of_family(facts, "architectures").values())) == 1
     return _fact_of_family(facts, "architectures") if known else ""
 

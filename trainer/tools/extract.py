@@ -17,9 +17,9 @@ from trainer.tools import provenance
 from trainer.tools.catalog import ExtractSettings
 from trainer.tools.checkpoint import (
     Checkpoint,
-    architecture_of,
     base_version_of,
     check_numbers,
+    family_architecture,
     open_checkpoint,
     same_family,
 )
@@ -220,7 +220,7 @@ def _metadata(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) ->
         "ss_v2": str(base.facts.family == "sd2"),
         "ss_sd_model_name": base.path.name,
     }
-    if architecture := architecture_of(base.facts):
+    if architecture := family_architecture(base.facts):
         kept["modelspec.architecture"] = f"{architecture}/lora"
     if base.facts.prediction:
         kept["modelspec.prediction_type"] = "v" if base.facts.prediction == "v_prediction" else "epsilon"

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PySide6.QtCore import Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
+    QBoxLayout,
     QCompleter,
     QDialog,
-    QFormLayout,
-    QHBoxLayout,
     QLineEdit,
     QVBoxLayout,
     QWidget,
 )
 
 from app import theme, work
-from app.editors import ComboBox, NumberEditor, Switch
+from app.editors import ComboBox, Editor, NumberEditor, Switch
 from app.errors import describe
 from app.i18n import joined, tr, translate_message
 from app.pages.base import BannerPlace
@@ -26,7 +26,9 @@ from app.path_editor import PathEditor
 from app.preferences import Preferences
 from app.refresh_choice import RefreshChoice
 from app.widgets.basics import button, fitted, label, row, set_flag, set_role, tool_button
+from app.widgets.named import Named
 from app.widgets.picture_view import PictureView
+from app.widgets.room import Room
 from trainer.errors import AthanorError
 from trainer.export_targets import Conflict, Target, export_to_all, find_target, known_installs, name_problem
 from trainer.messages import Message
@@ -36,6 +38,8 @@ TARGETS = "export_targets"  # preference: folders, the last used first
 ALSO = "export_also"  # preference: which of them were taken along the last time
 MOST_OTHERS = 6
 HIGHEST_WEIGHT = 2.0
+NAME_WIDTH = 120
+BESIDE_FROM = 560  # design pixels of width from which the picture is beside the fields
 
 
 @dataclass(frozen=True)
@@ -101,33 +105,39 @@ class ExportDialog(QDialog):
         self.weight.edit.textChanged.connect(lambda _: self._check_fields())
         self.refresh = RefreshChoice()
         self.banner = BannerPlace()
-        across = QHBoxLayout()
-        across.addLayout(self._form(), 1)
-        across.addLayout(self._picture_chooser())
+        content = QWidget()
+        self._across = QBoxLayout(QBoxLayout.Direction.LeftToRight, content)
+        self._across.setContentsMargins(0, 0, 0, 0)
+        self._across.setSpacing(theme.px(16))
+        self._across.addLayout(self._form(), 1)
+        self._across.addLayout(self._picture_chooser())
         self.export = button(tr("Export"), lambda: self.start(False), role="primary", icon="upload")
         self.export.setDefault(True)
         column = QVBoxLayout(self)
         column.setSpacing(theme.px(12))
         column.addWidget(self.banner)
-        column.addLayout(across)
+        column.addWidget(Room(content), 1)
         column.addLayout(row(None, button(tr("Close"), self.reject), self.export))
 
-    def _form(self) -> QFormLayout:
-        form = QFormLayout()
-        form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
-        form.addRow(label(tr("File")), self.file)
-        form.addRow(label(tr("Into")), self.target)
-        form.addRow("", self.found)
-        form.addRow("", self.refresh)
-        self.also = QWidget()
-        self._also_column = QVBoxLayout(self.also)
-        self._also_column.setContentsMargins(0, 0, 0, 0)
-        self._also_label = label(tr("Also into"))
-        form.addRow(self._also_label, self.also)
-        form.addRow(label(tr("Name")), self.name)
-        form.addRow("", self.name_remark)
-        form.addRow(label(tr("Activation text")), self.words)
-        form.addRow(label(tr("Preferred weight")), self.weight)
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        narrow = self.width() < theme.px(BESIDE_FROM)
+        self._across.setDirection(QBoxLayout.Direction.TopToBottom if narrow else QBoxLayout.Direction.LeftToRight)
+
+    def _form(self) -> QVBoxLayout:
+        self.also, self._also_column = _named(tr("Also into"))
+        form = QVBoxLayout()
+        form.setSpacing(theme.px(10))
+        for made in (
+            _named(tr("File"), self.file)[0],
+            _named(tr("Into"), self.target, self.found, self.refresh)[0],
+            self.also,
+            _named(tr("Name"), self.name, self.name_remark)[0],
+            _named(tr("Activation text"), self.words)[0],
+            _named(tr("Preferred weight"), self.weight)[0],
+        ):
+            form.addWidget(made)
+        form.addStretch(1)
         return form
 
     def _picture_chooser(self) -> QVBoxLayout:
@@ -231,7 +241,6 @@ class ExportDialog(QDialog):
             choice.set_target(target if is_other and box.isChecked() else None)
         any_other = any(not box.isHidden() for box, _, _ in self._others)
         self.also.setVisible(any_other)
-        self._also_label.setVisible(any_other)
 
     def _show_target(self, answer: tuple[str, Target | None]) -> None:
         folder, self._target = answer
@@ -279,6 +288,19 @@ class ExportDialog(QDialog):
     def _show_picture(self) -> None:
         path = self._offer.pictures[self._picture] if self._picture >= 0 else None
         self.picture.show_file(path, path.name if path else tr("no picture"))
+
+
+def _named(name: str, *widgets: QWidget) -> tuple[Named, QVBoxLayout]:
+    """A line with widgets one below the other, and their layout."""
+    made, column = Named(), QVBoxLayout()
+    column.setSpacing(theme.px(6))
+    for widget in widgets:
+        column.addWidget(widget)
+    text = label(name, wrap=True)
+    if widgets:
+        text.setBuddy(widgets[0].field() if isinstance(widgets[0], Editor) else widgets[0])
+    made.put(text, column, NAME_WIDTH)
+    return made, column
 
 
 def _known_targets(used: Sequence[str]) -> list[Target]:

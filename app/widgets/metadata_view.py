@@ -191,7 +191,7 @@ class MetadataView(QDialog):
         self.tree_model = NodeModel(Node("", {}), self)
         self.tree.setModel(self.tree_model)
         self.tree.header().setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
-        self.tree.header().resizeSection(0, theme.px(320))
+        self.tree.header().resizeSection(0, min(theme.px(320), self.width() // 2))
         self.tabs.addTab(self.tree, tr("Metadata"))
         column.addWidget(self.tabs, 1)
         self.copy_all = button(tr("Copy all as JSON"), self._copy_all, icon="copy")

@@ -14,11 +14,13 @@ from PySide6.QtWidgets import QApplication, QTableWidgetItem, QWidget
 from safetensors.numpy import save_file
 
 from app.export_dialog import TARGETS, ExportDialog, Offer
-from app.main_window import MainWindow
+from app.main_window import MainWindow, apply_look
 from app.pages.output import OutputPage
 from app.preferences import Preferences
 from app.prompts_dialog import PromptsDialog
+from app.widgets.room import Room
 from tests.app.conftest import Wait
+from tests.app.test_window import lacks_room
 from tests.targets.fakes import comfyui, swarmui
 from trainer.paths import user_folder
 from trainer.targets.wishes import Wish, wish_of
@@ -56,6 +58,31 @@ def test_an_export_lies_where_the_program_looks_and_is_remembered(app: QApplicat
     dialog.start(True)
     wait(lambda: dialog.banner.banner is not None and "is there" in dialog.banner.banner.text.text())
     assert (loras / "猫.safetensors").stat().st_mtime_ns > before
+    parent.deleteLater()
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("scale", [100, 200])
+def test_the_export_fits_the_screen(app: QApplication, wait: Wait, offer: Offer, scale: int, language: str) -> None:
+    preferences, parent = Preferences(), QWidget()
+    preferences.set("language", language)
+    preferences.set("scale", scale)
+    apply_look(preferences)
+    dialog = ExportDialog(parent, preferences, offer)
+    dialog.show()
+    wait(lambda: dialog.export.isEnabled())
+    dialog.refresh.switch.click()
+    dialog.name.setText("a/b")
+    dialog.banner.show_banner("Rather a long sentence, such as a program's. " * 4, "warning")
+    shown = [widget for widget in dialog.findChildren(QWidget) if widget.isVisible()]
+    wait(lambda: not any(lacks_room(widget) for widget in shown))
+    room = dialog.screen().availableSize()
+    assert dialog.width() <= room.width() and dialog.height() <= room.height()
+    inside, view = dialog.findChild(Room).widget(), dialog.findChild(Room).viewport()
+    assert inside.width() <= view.width()
+    wait(lambda: scale == 200 or inside.height() <= view.height(), 5)
+    for field in (dialog.target, dialog.found, dialog.refresh, dialog.name, dialog.name_remark, dialog.weight):
+        assert field.height() >= field.minimumSizeHint().height()
     parent.deleteLater()
 
 

@@ -85,7 +85,7 @@ def read_document(path: Path) -> Document:
     room = [MOST_NODES]
     tensors: list[tuple[str, tuple[int, ...], str, int, str]] = []
     for place, header in _headers(path):
-        _add_header(root, header, room)
+        _add_header(root, place, header, room)
         tensors += [(name, info.shape, info.dtype, info.num_bytes, place) for name, info in header.tensors.items()]
     if path.is_dir():
         _add_configs(root, path, room)
@@ -111,11 +111,12 @@ def _files(path: Path) -> list[Path]:
         return []
 
 
-def _add_header(root: Node, header: Header, room: list[int]) -> None:
-    for name in sorted(header.metadata):
-        _add(root, name, opened(header.metadata[name]), room)
-    for name, value in header.tree.items():
-        _add(root, str(name), value, room)
+def _add_header(root: Node, place: str, header: Header, room: list[int]) -> None:
+    """What a file says; that of a file in a folder below its place there, as all of them say much the same."""
+    said = {name: opened(header.metadata[name]) for name in sorted(header.metadata)}
+    said |= {str(name): value for name, value in header.tree.items()}
+    for name, value in ({place: said} if place and said else said).items():
+        _add(root, name, value, room)
 
 
 def _add_configs(root: Node, folder: Path, room: list[int]) -> None:

@@ -11,7 +11,7 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QWidget
 
-from app.header_tree import MOST_NODES, Node, count, filtered, opened, read_document, tag_counts
+from app.header_tree import MOST_NODES, Node, all_as_json, count, filtered, opened, read_document, tag_counts
 from app.widgets.metadata_view import MetadataView, NodeModel
 from tests.app.conftest import Wait, close
 from trainer.models.safetensors_file import header_bytes
@@ -143,3 +143,16 @@ def test_a_diffusers_folder_shows_its_configs(tmp_path: Path) -> None:
     (tmp_path / "unet" / "config.json").write_text("{broken", encoding="utf-8")
     document = read_document(tmp_path)
     assert names(document.root) == ["model_index.json", "scheduler/scheduler_config.json"]
+
+
+def test_a_folder_says_which_of_its_files_says_what(tmp_path: Path) -> None:
+    for part in ("unet", "vae"):
+        (tmp_path / part).mkdir()
+        write(tmp_path / part / "diffusion_pytorch_model.safetensors", {"format": "pt", "part": part})
+    document = read_document(tmp_path)
+    places = [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
+    assert names(document.root) == places
+    assert [child.name for child in document.root.children[0].children] == ["format", "part"]
+    assert {place: said["part"] for place, said in json.loads(all_as_json(document.root)).items()} == dict(
+        zip(places, ("unet", "vae"), strict=True)
+    )

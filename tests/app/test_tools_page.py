@@ -171,6 +171,14 @@ def test_a_wrong_file_is_framed_and_a_name_that_comes_is_missing_no_longer(page:
     assert field.property("state") == "problem" and "missing" in form.lines["lora"].message.text()
 
 
+def test_one_lora_is_not_merged_with_itself(page: ToolsPage, lora: Path) -> None:
+    form = fill(page, "join", {"loras": [{"path": str(lora)}], "output": str(lora.parent / "new.safetensors")})
+    assert form.settings() is None
+    assert "At least two" in form.lines["loras"].message.text()
+    fill(page, "join", {"loras": [{"path": str(lora)}, {"path": str(lora)}]})
+    assert form.settings() is not None and not form.lines["loras"].message.text()
+
+
 @pytest.mark.parametrize(
     ("tool", "values", "name"),
     [

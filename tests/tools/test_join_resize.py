@@ -174,7 +174,6 @@ def test_what_cannot_be_joined_or_resized_is_refused(loras: list[Path], tmp_path
     )
     xl = save(tmp_path / "xl.safetensors", tensors, {"ss_base_model_version": "sdxl_base_v1-0"})
     cases = [
-        ("join", {"loras": (LoraEntry(path=str(loras[0])),)}, "At least two"),
         ("join", {"loras": entries(loras[0], doras)}, "are not those of a plain LoRA"),
         ("join", {"loras": entries(loras[0], wide)}, "has different sizes in first.safetensors, wide.safetensors"),
         ("join", {"loras": entries(loras[0], xl)}, "for different families"),

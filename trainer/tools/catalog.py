@@ -269,6 +269,7 @@ class Tool:
         settings: what it is asked; the window makes a form of it.
         given: settings that stand on the command line without a name, in this order.
         needed: settings that must not be empty.
+        several: a setting that needs two entries at least.
     """
 
     name: str
@@ -278,6 +279,7 @@ class Tool:
     given: tuple[str, ...]
     needed: tuple[str, ...]
     module: str = ""
+    several: str = ""
 
     def run(self, settings: Any, watch: Watch) -> Result:
         """Do the work. Raises AthanorError; `Stopped` if `watch` was cancelled: then nothing was written."""
@@ -292,7 +294,10 @@ class Tool:
         """A problem for each setting that is needed and empty: for the command line, and for the window's button."""
         labels = {key: info.label for key, _, info in settings_of(self.settings)}
         empty = [key for key in self.needed if _is_empty(getattr(settings, key))]
-        return [Problem(key, say("{label} is missing.", label=labels[key])) for key in empty]
+        problems = [Problem(key, say("{label} is missing.", label=labels[key])) for key in empty]
+        if self.several and len(getattr(settings, self.several)) == 1:
+            problems.insert(0, Problem(self.several, say("At least two LoRAs are needed to be merged.")))
+        return problems
 
 
 TOOLS: dict[str, Tool] = {
@@ -329,6 +334,7 @@ TOOLS: dict[str, Tool] = {
             JoinSettings,
             (),
             ("loras", "output"),
+            several="loras",
         ),
         Tool(
             "extract",

@@ -27,8 +27,6 @@ def run(settings: JoinSettings, watch: Watch) -> Result:
     """Write the new LoRA. Raises BadInput if the LoRAs do not fit together or are not plain ones."""
     from trainer.tools.lora_out import LORA_SUFFIXES, network_metadata, ranks, write_lora
 
-    if len(settings.loras) < 2:
-        raise BadInput(say("At least two LoRAs are needed to be merged."))
     loras = open_loras(settings.loras)
     output = Path(settings.output)
     check_output(output, [lora.path for lora in loras], LORA_SUFFIXES, settings.overwrite)

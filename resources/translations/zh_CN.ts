@@ -4771,6 +4771,10 @@
    <translation>{path} 的权重 {name} 的数值类型是 {dtype}，无法用于计算。</translation>
   </message>
   <message>
+   <source>The weights of this {family} model are quantised ({kind}), for drawing alone. Choose its version in fp16, bf16 or fp32.</source>
+   <translation>这个 {family} 模型的权重已量化（{kind}），只能用来画图。请选择它的 fp16、bf16 或 fp32 版本。</translation>
+  </message>
+  <message>
    <source>The worker could not be started ({reason}).</source>
    <translation>训练进程启动不了（{reason}）。</translation>
   </message>

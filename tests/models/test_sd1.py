@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import torch
 
 from tests.tiny import TINY_UNET, TINY_VAE, save_tiny_file, save_tiny_folder, tiny_sd1
 from trainer.errors import BadInput
-from trainer.models import keys, libraries
+from trainer.models import keys, libraries, plans
 from trainer.models.configs import Rules, unet_config, vae_config
+from trainer.models.header import inspect_file
 from trainer.models.protocol import Components, Cond
-from trainer.models.safetensors_file import read_header
+from trainer.models.safetensors_file import ITEM_BYTES, read_header
 from trainer.models.sd1 import FAMILY
 from trainer.models.tensor_file import read_file, write_file
 
@@ -364,3 +366,69 @@ def test_checkpointing_changes_memory_and_not_gradients() -> None:
         gradients.append((text.grad.clone(), unet.grad.clone()))
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
+
+
+def hollow(path: Path, goal: Path, change: Any) -> Path:
+    """A file with the same names whose numbers are all zero; `change` gives each tensor's dtype and shape."""
+    from trainer.models.safetensors_file import header_bytes
+
+    rows = {name: change(name, info.dtype, info.shape) for name, info in read_header(path).tensors.items()}
+    head = header_bytes(rows, {})
+    size = sum(ITEM_BYTES[dtype] * math.prod(shape) for dtype, shape in rows.values())
+    with goal.open("wb") as handle:
+        handle.write(head)
+        handle.truncate(len(head) + size)
+    goal.with_suffix(".json").write_bytes(path.with_suffix(".json").read_bytes())
+    return goal
+
+
+@pytest.mark.parametrize("dtype", ["I8", "U8", "I64", "BOOL", "C64"])
+@pytest.mark.parametrize("prefix", [keys.LDM_UNET, keys.LDM_VAE, keys.LDM_CLIP])
+def test_weights_that_are_no_plain_numbers_are_refused(tiny_file: Path, tmp_path: Path, dtype: str, prefix: str) -> None:
+    """What programs that only draw pack weights into."""
+    path = hollow(tiny_file, tmp_path / "x.safetensors", lambda name, own, shape: (
+        dtype if name.startswith(prefix) and not name.endswith("position_ids") else own, shape))  # fmt: skip
+    facts = inspect_file(path)
+    assert facts.kind == "unknown" and f"are quantised ({dtype.lower()})" in str(facts.problem)
+    with pytest.raises(BadInput, match="fp16"):
+        FAMILY.load(path)
+    part = {keys.LDM_UNET: "unet", keys.LDM_VAE: "vae", keys.LDM_CLIP: "text_encoder"}[prefix]
+    with pytest.raises(BadInput, match=f"of the kind {dtype}"):
+        plan_alone(path, part)
+
+
+def plan_alone(path: Path, part: str) -> Any:
+    """A part that is taken from a file of whatever kind."""
+    if part == "unet":
+        return plans.plan_unet(path, FAMILY.rules)
+    if part == "vae":
+        return plans.plan_vae(path, FAMILY.rules)
+    return plans.plan_text(path, FAMILY.text_encoders[0], FAMILY.rules)
+
+
+def test_scales_of_packed_weights_are_seen(tiny_file: Path, tmp_path: Path) -> None:
+    """fp8 with a scale for each weight: read without them, the numbers would be wrong and nobody would know."""
+    tensors = {**read_file(tiny_file), f"{keys.LDM_UNET}input_blocks.0.0.scale_weight": torch.ones(())}
+    rows = [(name, tuple(tensor.shape), "F32", lambda tensor=tensor: tensor) for name, tensor in tensors.items()]
+    write_file(tmp_path / "x.safetensors", rows, {})
+    assert "are quantised (fp8)" in str(inspect_file(tmp_path / "x.safetensors").problem)
+
+
+def test_the_vaes_attention_of_another_size(tiny_file: Path, tmp_path: Path) -> None:
+    name = f"{keys.LDM_VAE}decoder.mid.attn_1.q.weight"
+    path = hollow(
+        tiny_file, tmp_path / "x.safetensors", lambda other, own, shape: (own, (16, 16, 3, 3) if other == name else shape)
+    )
+    with pytest.raises(BadInput, match="of another size"):
+        FAMILY.load(path, parts={"vae"})
+
+
+@pytest.mark.parametrize("value", ["x", [1], {}, None, 1e30])
+def test_configs_that_the_libraries_refuse_in_their_own_ways(tmp_path: Path, value: Any) -> None:
+    folder = save_tiny_folder(tmp_path / "x")
+    path = folder / "text_encoder" / "config.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**said, "intermediate_size": value}), encoding="utf-8")
+    with pytest.raises(BadInput) as raised:
+        FAMILY.load(folder, parts={"text_encoder"})
+    assert "\n" not in str(raised.value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from trainer.messages import Message, say
 from trainer.models.folder_files import read_json, weight_files
-from trainer.models.layouts import Found
+from trainer.models.layouts import DISTILLED_SDXL, Found
 from trainer.models.opening import NotWeights, shown
 from trainer.models.predictions import said_by_scheduler
 from trainer.models.weights_file import read_header
@@ -34,6 +34,8 @@ def recognise_folder(folder: Path) -> Found | None:
         return Found("base", family, name=shown(name))
     unet = _config(folder, "unet")
     family = _unet_family(unet, family or "")
+    if family == "sdxl" and _is_distilled(unet):
+        return Found("base", None, name=DISTILLED_SDXL)
     parts = frozenset(part for part in PARTS if (folder / part / "config.json").is_file())
     scheduler = _config(folder, "scheduler", "scheduler_config.json")
     zero_snr = scheduler.get("rescale_betas_zero_snr")
@@ -56,6 +58,13 @@ def _unet_family(unet: Mapping[str, Any], family: str) -> str:
         width, adds = unet.get("cross_attention_dim"), unet.get("projection_class_embeddings_input_dim")
         return "sdxl_refiner" if isinstance(width, int) and adds == width + 5 * 256 else "sdxl"
     return "sd2" if unet.get("use_linear_projection") else "sd1"
+
+
+def _is_distilled(unet: Mapping[str, Any]) -> bool:
+    """Whether blocks of one level differ in depth, or the middle one is missing: no file of SDXL has a place for that."""
+    depths = unet.get("transformer_layers_per_block")
+    is_uneven = isinstance(depths, list) and any(isinstance(depth, list) for depth in depths)
+    return is_uneven or unet.get("mid_block_type", "") is None
 
 
 def _lacking(folder: Path, parts: Iterable[str]) -> Message | None:

@@ -17,9 +17,10 @@ from trainer.messages import Message, say
 from trainer.models import configs, folders, hub, layouts, predictions, strangers
 from trainer.models.adapter_layouts import Adapter
 from trainer.models.folder_files import BadConfig, weight_files
-from trainer.models.opening import NotWeights, open_plain
+from trainer.models.keys import LDM_UNET, LDM_VAE
+from trainer.models.opening import NotWeights, open_plain, shown
 from trainer.models.pickle_machine import BadPickle
-from trainer.models.safetensors_file import Header
+from trainer.models.safetensors_file import FLOATS, Header
 from trainer.models.weights_file import HEAD_BYTES, read_header
 
 Kind = Literal[
@@ -289,6 +290,8 @@ def _base(path: Path, header: Header, found: layouts.Found) -> ModelFacts:
     )  # fmt: skip
     if family not in TRAINABLE:
         return _other_family(facts)
+    if (kind := _packed(header)) is not None:
+        return _packed_facts(facts, kind)
     try:
         beside = configs.config_beside(path)
         layouts.check_whole(header.shapes, found)
@@ -300,6 +303,30 @@ def _base(path: Path, header: Header, found: layouts.Found) -> ModelFacts:
         return replace(facts, kind="broken", summary=text, problem=text)
     told = predictions.tell(family, header, beside.get("model", {}))
     return _whole(_with_prediction(facts, told), _resolution(header))
+
+
+_WEIGHTS = (LDM_UNET, LDM_VAE, "cond_stage_model.", "conditioner.")
+_SCALES = (".scale_weight", ".weight_scale", ".absmax", "scaled_fp8")  # by which packed numbers are to be multiplied
+
+
+def _packed(header: Header, prefixes: tuple[str, ...] = _WEIGHTS) -> str | None:
+    """The kind of numbers that packed (quantised) weights have, None if all are plain ones."""
+    for name, info in header.tensors.items():
+        if name.endswith(_SCALES):
+            return "fp8" if name.endswith(_SCALES[:2]) or name == _SCALES[-1] else "nf4"
+        if info.dtype not in FLOATS and name.startswith(prefixes) and name.endswith(("weight", "bias")):
+            return info.dtype[:12].lower()
+    return None
+
+
+def _packed_facts(facts: ModelFacts, kind: str) -> ModelFacts:
+    text = say(
+        "The weights of this {family} model are quantised ({kind}), for drawing alone. Choose its version in fp16, bf16 or "
+        "fp32.",
+        family=FAMILY_TITLES[facts.family or ""],
+        kind=shown(kind),
+    )
+    return replace(facts, kind="unknown", summary=text, problem=text, use=None)
 
 
 def _with_prediction(facts: ModelFacts, told: predictions.Told) -> ModelFacts:
@@ -400,7 +427,7 @@ def _inspect_folder(folder: Path) -> ModelFacts:
         text = say("The model folder is not complete: {reason}.", reason=found.lacks)
         return replace(facts, kind="broken" if found.kind == "base" else found.kind, problem=text)
     if found.kind != "base":
-        return replace(facts, problem=_not_a_base(facts), **_folder_figures(files))
+        return replace(facts, problem=_not_a_base(facts), **_folder_figures(_headers(files)))
     return _base_folder(facts, found, files)
 
 
@@ -417,16 +444,23 @@ def _base_folder(facts: ModelFacts, found: layouts.Found, files: list[Path]) -> 
     facts = replace(facts, summary=say("{family} model (diffusers folder).", family=FAMILY_TITLES[found.family]))
     if found.family not in TRAINABLE:
         return replace(_other_family(facts), use=None)
+    headers = _headers(files)
+    kind = next((kind for header in headers if (kind := _packed(header, ("",))) is not None), None)
+    if kind is not None:
+        return _packed_facts(facts, kind)
     told = predictions.tell_folder(found.family, found.prediction, found.zero_snr)
-    return replace(_whole(_with_prediction(facts, told), found.native_resolution), **_folder_figures(files))
+    return replace(_whole(_with_prediction(facts, told), found.native_resolution), **_folder_figures(headers))
 
 
-def _folder_figures(files: list[Path]) -> dict[str, Any]:
+def _headers(files: list[Path]) -> list[Header]:
+    return [read_header(path, located=False) for path in files]
+
+
+def _folder_figures(headers: list[Header]) -> dict[str, Any]:
     """The dtypes of a folder's weights."""
     sizes: Counter[str] = Counter()
     count = 0
-    for path in files:
-        header = read_header(path, located=False)
+    for header in headers:
         count += len(header.tensors)
         sizes.update(dict(_figures(header)["dtypes"]))
     floats = [name for name, _ in sizes.most_common() if name in _DTYPE_NAMES.values()]

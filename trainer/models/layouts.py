@@ -202,11 +202,14 @@ def _unet_base(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
     family = _ldm_family(shapes)
     found = Found("base", family, _ldm_parts(shapes, family))
     name = next((title for sign, title in _UNET_STRANGERS if sign in shapes), "")
+    if not name and family == "sdxl" and not _starts(f"{LDM_UNET}middle_block.1.")(shapes):
+        name = DISTILLED_SDXL
     channels = _at(shapes[f"{LDM_UNET}input_blocks.0.0.weight"], 1)
     averaged = any(key.startswith(LDM_EMA) for key in shapes)
     return Found("base", None if name else found.family, found.parts, channels, name=name, averaged=averaged)
 
 
+DISTILLED_SDXL = "distilled SDXL (SSD-1B, Vega, KOALA)"
 _UNET_STRANGERS = (
     (f"{LDM_UNET}input_blocks.1.0.time_stack.in_layers.0.weight", "Stable Video Diffusion"),
     ("noise_augmentor.data_mean", "Stable Diffusion 2.x unCLIP"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.errors import BadInput, RunFailed
 from trainer.messages import say
 from trainer.models.keys import is_vae_attention
+from trainer.models.opening import shown
 from trainer.models.safetensors_file import ITEM_BYTES, TensorInfo
 from trainer.models.tensor_file import read_tensor
 
@@ -58,10 +59,10 @@ class PartPlan:
 def rows_of(info: TensorInfo, first: int, count: int) -> TensorInfo:
     """`count` rows of a tensor from `first` on, as a tensor of its own."""
     shape = (count, *info.shape[1:])
-    item = ITEM_BYTES[info.dtype]
     if info.strides is None:
         row = info.num_bytes // info.shape[0]
         return replace(info, shape=shape, start=info.start + first * row, num_bytes=count * row)
+    item = ITEM_BYTES[info.dtype]
     last = sum((size - 1) * step for size, step in zip(shape, info.strides, strict=True))
     return replace(info, shape=shape, start=info.start + first * info.strides[0] * item, num_bytes=(last + 1) * item)
 
@@ -98,7 +99,7 @@ def _read_part(plan: PartPlan, dtype: torch.dtype, device: torch.device | str) -
         with path.open("rb", buffering=0) as handle:
             for name, place in sorted(rows, key=lambda row: row[1].info.start):
                 tensor = read_tensor(handle, place.info, dtype)
-                if is_vae_attention(name) and tensor.dim() == 4:
+                if is_vae_attention(name) and tensor.dim() == 4 and tensor.shape[2:] == (1, 1):
                     tensor = tensor.reshape(tensor.shape[:2])
                 tensors[name] = (tensor.t().contiguous() if place.turned and tensor.dim() == 2 else tensor).to(device)
     return tensors
@@ -115,7 +116,7 @@ def build(plan: PartPlan, make: Callable[[], nn.Module], reading: Future[dict[st
     try:
         with torch.device("meta"):
             module = make()
-    except (*NOT_AS_IT_SHOULD_BE, RuntimeError) as error:
+    except Exception as error:  # a library that is given a stranger's config has errors of its own
         raise _bad_config(plan, str(error)) from error
     tensors = _finished(reading, plan)
     _compare(plan, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, tensors)
@@ -161,7 +162,7 @@ def _bad_config(plan: PartPlan, reason: str) -> BadInput:
             "The config of the {part} of {path} does not describe a model: {reason}.",
             part=plan.part.replace("_", " "),
             path=str(path),
-            reason=reason.rstrip("."),
+            reason=shown(" ".join(reason.split()), 200).rstrip("."),
         ),
         say("Download the model again."),
     )

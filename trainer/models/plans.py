@@ -14,7 +14,8 @@ from trainer.models import configs, folder_files, keys, layouts
 from trainer.models.configs import Config, Rules, UnknownLayout
 from trainer.models.library_names import Link, unet_links, vae_links
 from trainer.models.loading import NOT_AS_IT_SHOULD_BE, PartPlan, Place, rows_of
-from trainer.models.safetensors_file import Header, TensorInfo
+from trainer.models.opening import shown
+from trainer.models.safetensors_file import FLOATS, Header, TensorInfo
 from trainer.models.text_encoders import TextEncoder
 from trainer.models.weights_file import read_header
 
@@ -92,11 +93,23 @@ def _is_alone(path: Path) -> bool:
 
 def _explained(part: str, source: Path, plan: Callable[[], PartPlan]) -> PartPlan:
     try:
-        return plan()
+        found = plan()
     except BadInput:
         raise
     except (OSError, *NOT_AS_IT_SHOULD_BE) as error:
         raise _unusable(part, source, error) from error
+    for name, place in found.tensors.items():
+        if place.info.dtype not in FLOATS:
+            raise BadInput(
+                say(
+                    "The weight {name} of {path} holds numbers of the kind {dtype}, with which nothing can be computed.",
+                    name=shown(name),
+                    path=str(place.path),
+                    dtype=shown(place.info.dtype, 12),
+                ),
+                say("Choose a version of the model in fp32, fp16 or bf16."),
+            )
+    return found
 
 
 def _unusable(part: str, source: Path, error: Exception) -> BadInput:

@@ -12,7 +12,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from trainer.models.loading import rows_of
-from trainer.models.safetensors_file import ITEM_BYTES, TensorInfo
+from trainer.models.safetensors_file import FLOATS, ITEM_BYTES, TensorInfo
 from trainer.models.tensor_file import TORCH_NAMES, read_tensor
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FILE_NAMES = {torch_name: name for name, torch_name in TORCH_NAMES.items()}  # "float16" → "F16"
 PRECISIONS = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
-FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,18 @@ def test_the_user_goes_before_the_file_and_the_file_before_the_test() -> None:
         parametrisation(Model(zero_terminal_snr="on", prediction="epsilon"), silent, {}, never)
 
 
+def test_a_test_made_before_goes_before_what_the_family_mostly_is() -> None:
+    usual = facts("epsilon", "family")
+    assert parametrisation(Model(), usual, {}, never).doubt is None
+    tested = parametrisation(Model(), usual, {}, never, lambda: judge(0.0, 0.9))
+    assert tested.prediction == "v_prediction" and tested.doubt is not None
+    for same in (judge(1.0, 0.9), judge(0.0, 0.0)):
+        found = parametrisation(Model(), usual, {}, never, lambda same=same: same)
+        assert (found.prediction, found.doubt) == ("epsilon", None)
+    resumed = parametrisation(Model(), usual, {"prediction": "epsilon"}, never, lambda: judge(0.0, 0.9))
+    assert (resumed.prediction, resumed.doubt) == ("epsilon", None), "a run ends as it began"
+
+
 # --- in a run, and on the command line ---
 
 

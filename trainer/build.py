@@ -54,7 +54,7 @@ from trainer.optim.curves import multiplier, warmup_steps
 from trainer.optim.stepper import Stepper
 from trainer.optim.table import OPTIMIZERS
 from trainer.orders import Orders
-from trainer.parametrisation import parametrisation, remembered
+from trainer.parametrisation import known_guess, parametrisation, remembered
 from trainer.paths import cache_folder
 from trainer.preparation import Preparation
 from trainer.previews import Previews, Studio, Timing
@@ -226,9 +226,10 @@ class _Builder:
             with self.precision():
                 return probe(components, self.model.family, texts.encode_prompts([""]))
 
+        source = self.sources.model
         found = parametrisation(
-            self.run.model, facts, notes, lambda: remembered(self.memo, self.sources.model, ask)
-        )  # fmt: skip
+            self.run.model, facts, notes, lambda: remembered(self.memo, source, ask), lambda: known_guess(self.memo, source)
+        )
         components.prediction, components.zero_snr = found.prediction, found.zero_snr
         if found.doubt is not None:
             what = say("The file of the base model does not say what it predicts. {guess}", guess=found.doubt)

@@ -27,7 +27,11 @@ class Parametrisation:
 
 
 def parametrisation(
-    settings: Model, facts: ModelFacts, kept: Mapping[str, Any], guess: Callable[[], Guess]
+    settings: Model,
+    facts: ModelFacts,
+    kept: Mapping[str, Any],
+    guess: Callable[[], Guess],
+    known: Callable[[], Guess | None] = lambda: None,
 ) -> Parametrisation:
     """Settle it.
 
@@ -36,16 +40,19 @@ def parametrisation(
         facts: of the base model's file.
         kept: what a resumed run went by ("prediction").
         guess: asked only where nobody says what the model predicts.
+        known: a guess made before, where the file does not say it and its family mostly predicts the one.
 
     Raises BadInput for zero terminal SNR with an epsilon model.
     """
     prediction: str | None = settings.prediction
     doubt = None
     if prediction == "auto":
-        prediction = facts.prediction if facts.prediction_source else kept.get("prediction")
+        is_silent = facts.prediction_source in (None, "family")
+        prediction = kept.get("prediction") if is_silent else facts.prediction
     if prediction is None:
-        found = guess()
-        prediction, doubt = found.prediction or "epsilon", found.sentence()
+        found = known() if facts.prediction_source == "family" else guess()
+        prediction = (found and found.prediction) or facts.prediction or "epsilon"
+        doubt = found.sentence() if found and prediction != facts.prediction else None
     zero_snr = settings.zero_terminal_snr == "on" or (settings.zero_terminal_snr == "auto" and bool(facts.zero_snr))
     if zero_snr and prediction == "epsilon":
         if settings.zero_terminal_snr == "on":

@@ -121,7 +121,7 @@ class PredictionCard(Card):
             self.stop()
             self._guess = ""
             self._say("")
-            if facts.kind == "base" and not facts.prediction_source:
+            if facts.kind == "base" and facts.prediction_source in (None, "family"):
                 self._guesses.ask(lambda: (facts.path, _known(facts.path)))
         self._refresh()
         self.setVisible(facts.kind == "base" and "unet" in facts.parts and facts.family in TRAINABLE)

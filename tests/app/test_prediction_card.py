@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,11 @@ from tests.app.model_page import sdxl as sdxl
 from tests.app.model_page import tiny as tiny
 from tests.models import shapes
 from tests.models.shapes import Shapes
+from trainer.data.memo import Memo
+from trainer.guess import judge
 from trainer.messages import say
 from trainer.models.header import ModelFacts
+from trainer.parametrisation import remembered
 
 
 @pytest.mark.parametrize(
@@ -146,3 +150,15 @@ def test_both_settings_are_on_the_page(page: ModelPage, tiny: Path, wait: Wait) 
     assert page.draft.get("model.prediction") == "v_prediction"
     page.draft.undo()
     assert page.draft.get("model.prediction") == "auto"
+
+
+@pytest.mark.parametrize("is_sd2", [True, False])
+def test_what_a_test_said_before_is_shown_again(
+    page: ModelPage, tmp_path: Path, sd1: Shapes, wait: Wait, is_sd2: bool
+) -> None:
+    """A run goes by it, also where the file is silent and its family mostly predicts the other."""
+    file = sd2_file(tmp_path, sd1) if is_sd2 else shapes.write(tmp_path / "one.safetensors", sd1)
+    os.utime(file, (1.7e9, 1.7e9))  # old enough to be remembered
+    remembered(Memo(), file, lambda: judge(0.0, 0.9))
+    assert chosen(page, file, wait).prediction_source == (None if is_sd2 else "family")
+    wait(lambda: "it is a model of v-prediction" in page.prediction.reason.text())

@@ -32,6 +32,7 @@ from app.page_stack import PageStack
 from app.pages import PAGES, WIZARD, page_of
 from app.pages.base import Context, Page
 from app.preferences import Preferences
+from app.reading_order import move_focus
 from app.search import SearchBox
 from app.slices import Slices
 from app.starting import Starter
@@ -367,6 +368,11 @@ class MainWindow(QMainWindow):
     def _step_page(self, step: int) -> None:
         keys = list(PAGES)
         self.open_page(keys[(keys.index(self.page_key) + step) % len(keys)])
+
+    def focusNextPrevChild(self, forth: bool) -> bool:
+        """Tab or Shift+Tab was pressed."""
+        root = self.centralWidget()
+        return (root is not None and move_focus(root, forth)) or super().focusNextPrevChild(forth)
 
     def focus_search(self) -> None:
         self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)

@@ -278,7 +278,8 @@ class MainWindow(QMainWindow):
         self.setWindowTitle(f"{self.draft.get('output.name') or tr('New run')} ({file}) - Athanor")
         self.undo_button.setEnabled(self.draft.can_undo)
         self.redo_button.setEnabled(self.draft.can_redo)
-        self.file_button.setText(self.draft.file.name if self.draft.file else tr("Run file"))
+        name = self.draft.file.name if self.draft.file else tr("Run file")
+        self.file_button.setText(f" {name}")  # the blank keeps off the icon
 
     def _show_running(self) -> None:
         self.starter.show_in(self.strip)
@@ -306,9 +307,9 @@ class MainWindow(QMainWindow):
         self.sidebar.set_narrow(width < NARROW_BELOW)
         left = width - SIDEBAR_WIDTH - HELP_WIDTH
         wanted = not self.preferences.folded("help", False)
-        is_wizard = PAGES.get(self.page_key) in WIZARD
-        self.help.setVisible(is_wizard and wanted and (left >= 520 or self._help_asked))
-        self.help_button.setVisible(is_wizard)
+        has_settings = any(row.key == self.page_key and row.places for row in WIZARD)
+        self.help.setVisible(has_settings and wanted and (left >= 520 or self._help_asked))
+        self.help_button.setVisible(has_settings)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         super().paintEvent(event)

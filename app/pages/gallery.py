@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
-    QFrame,
     QHBoxLayout,
     QListWidget,
     QListWidgetItem,
-    QScrollArea,
     QSlider,
     QStackedWidget,
     QVBoxLayout,
@@ -80,7 +78,7 @@ class GalleryPage(QWidget):
 
     def _build_pictures(self) -> QWidget:
         from app.widgets.picture_view import PictureView
-        from app.widgets.sample_grid import CELL_SIZES, SampleGrid
+        from app.widgets.sample_grid import CELL_SIZES, GridArea, SampleGrid
 
         self._sizes = CELL_SIZES
         made = QWidget()
@@ -103,11 +101,7 @@ class GalleryPage(QWidget):
         self._views: list[PictureView] = []
         self.grid = SampleGrid(CELL_SIZES[self.sizes.value()])
         self.grid.chosen.connect(self.compare)
-        self.area = QScrollArea()
-        self.area.setFrameShape(QFrame.Shape.NoFrame)
-        self.area.setWidget(self.grid)
-        self.grid.setAutoFillBackground(False)
-        self.area.horizontalScrollBar().valueChanged.connect(lambda _: self.grid.update())
+        self.area = GridArea(self.grid)
         top = row(self.title, self.sizes)
         top.setStretch(0, 1)
         time_line = row(self.steps, self.step_name)
@@ -151,7 +145,7 @@ class GalleryPage(QWidget):
         self.steps.setMaximum(len(run.history.sample_steps) - 1)
         if was_at_end:
             self.steps.setValue(self.steps.maximum())
-            self.area.horizontalScrollBar().setValue(self.area.horizontalScrollBar().maximum())
+            self.area.go_to_end()
         self._show_step()
 
     def _show_step(self) -> None:

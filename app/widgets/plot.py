@@ -167,6 +167,7 @@ class Plot(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         for curve in self._curves:
             self._draw_curve(painter, view, curve)
+        painter.setClipping(False)
         self._draw_marks(painter, view)
         self._draw_names(painter, view)
         painter.end()
@@ -256,6 +257,8 @@ class Plot(QWidget):
         painter.setBrush(theme.qcolour("good"))
         side = theme.px(4)
         for mark in self._marks:
+            if not view.left <= mark <= view.right:
+                continue
             x, _ = view.to_pixels(np.array([mark]), np.zeros(1))
             bottom = view.area.bottom()
             corners = [QPointF(x[0] - side, bottom), QPointF(x[0] + side, bottom), QPointF(x[0], bottom - 2 * side)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QScrollArea, QVBoxLayout
+from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout
 
 from app import theme
 from app.i18n import tr
 from app.runs import Run
 from app.widgets.basics import Card, ElidedLabel, label, row, tool_button
 from app.widgets.picture_view import Comparison, PictureView
-from app.widgets.sample_grid import SampleGrid, step_words
+from app.widgets.sample_grid import GridArea, SampleGrid, step_words
 
 LARGE = 288
 
@@ -38,13 +38,8 @@ class RunPictures(Card):
         left.addStretch(1)
         self.grid = SampleGrid(112)
         self.grid.chosen.connect(self.compare)
-        self.area = QScrollArea()
-        self.area.setFrameShape(QFrame.Shape.NoFrame)
-        self.area.setWidget(self.grid)
-        self.grid.setAutoFillBackground(False)  # the card shows through
+        self.area = GridArea(self.grid)
         self.area.setMinimumHeight(theme.px(LARGE + 32))
-        self.area.viewport().setAutoFillBackground(False)
-        self.area.horizontalScrollBar().valueChanged.connect(lambda _: self.grid.update())
         self.hint = label(tr("Click a picture to see it beside the one before training."), "small", wrap=True)
         right = QVBoxLayout()
         right.addWidget(self.area, 1)
@@ -57,10 +52,11 @@ class RunPictures(Card):
 
     def set_run(self, run: Run) -> None:
         self._run, self._known, self._index = run, (-1, -1), 0
+        self.area.go_to_end()
         self.refresh()
 
     def refresh(self) -> None:
-        """Show new pictures, if there are any; the grid stays at its newest column if it was there."""
+        """Show new pictures, if there are any."""
         run = self._run
         if run is None:
             return
@@ -68,12 +64,8 @@ class RunPictures(Card):
         if known == self._known:
             return
         self._known = known
-        bar = self.area.horizontalScrollBar()
-        was_at_end = bar.value() >= bar.maximum()
         self.grid.show_history(run.folder, run.history)
         self.hint.setVisible(bool(run.history.samples))
-        if was_at_end:
-            bar.setValue(bar.maximum())
         self._show_newest()
 
     def compare(self, step: int, index: int) -> None:

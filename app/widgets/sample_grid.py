@@ -6,7 +6,7 @@ import itertools
 
 from PySide6.QtCore import QEvent, QRect, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QFocusEvent, QHelpEvent, QImage, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QScrollArea, QSizePolicy, QToolTip, QWidget
+from PySide6.QtWidgets import QFrame, QScrollArea, QSizePolicy, QToolTip, QWidget
 
 from app import theme
 from app.i18n import tr
@@ -209,6 +209,29 @@ class SampleGrid(QWidget):
 
     def _words(self) -> int:
         return theme.px(20)
+
+
+class GridArea(QScrollArea):
+    """Scrolls a grid, and stays at its newest column if it was there."""
+
+    def __init__(self, grid: SampleGrid) -> None:
+        super().__init__()
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setWidget(grid)
+        grid.setAutoFillBackground(False)
+        self.viewport().setAutoFillBackground(False)
+        self._is_at_end = True
+        self._bar = self.horizontalScrollBar()
+        self._bar.valueChanged.connect(self._on_moved)
+        self._bar.rangeChanged.connect(lambda _, end: self._bar.setValue(end) if self._is_at_end else None)
+        self._bar.valueChanged.connect(lambda _: grid.update())  # its prompts stand at the left of what can be seen
+
+    def go_to_end(self) -> None:
+        self._is_at_end = True
+        self._bar.setValue(self._bar.maximum())
+
+    def _on_moved(self, value: int) -> None:
+        self._is_at_end = value >= self._bar.maximum()
 
 
 def step_words(step: int) -> str:

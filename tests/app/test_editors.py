@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PySide6.QtCore import Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QLabel, QToolButton
+from PySide6.QtWidgets import QApplication, QLabel, QToolButton, QWidget
 
 from app import theme
 from app.editors import ArgumentsEditor, NumberEditor, SizeEditor, number_text, parse_number, parse_size, size_text
 from app.path_editor import PathEditor, clean_path
+from app.widgets.flow import FlowLayout
 from app.widgets.named import Named
 
 
@@ -127,3 +128,21 @@ def test_a_name_stands_above_what_it_names_where_it_is_narrow(app: QApplication,
         assert name.width() == (named.width() if is_above else theme.px(168))
     assert named.minimumSizeHint().width() < theme.px(300)
     named.close()
+
+
+def test_what_flows_stands_in_the_middle_of_its_line(app: QApplication) -> None:
+    ground, sizes = QWidget(), [(100, 40), (60, 20), (80, 30), (90, 10)]
+    flow = FlowLayout(ground, 10)
+    made = []
+    for width, height in sizes:
+        part = QLabel()
+        part.setFixedSize(width, height)
+        flow.addWidget(part)
+        made.append(part)
+    ground.resize(180, 200)
+    ground.show()
+    QApplication.processEvents()
+    assert [part.pos().toTuple() for part in made] == [(0, 0), (110, 10), (0, 50), (90, 60)]
+    assert flow.heightForWidth(180) == 40 + 10 + 30
+    assert flow.heightForWidth(1000) == 40
+    ground.close()

@@ -88,6 +88,16 @@ def test_a_thick_line_that_goes_up_and_down_is_drawn_in_time(plot: Plot, opacity
     assert has_colour(image, theme.qcolour("info"), image.width() // 2) is (opacity == 1.0)
 
 
+def test_a_file_saved_at_the_last_step_has_its_whole_mark(plot: Plot) -> None:
+    x = np.arange(101.0)
+    plot.show_curves([Curve("a", x, x, "info")], end=100, marks=[50, 100])
+    image, view = drawn(plot), plot.view()
+    for step in (50, 100):
+        middle = view.area.left() + view.area.width() * step / 100
+        for side in (-2, 2):
+            assert has_colour(image, theme.qcolour("good"), round(middle + side)), step
+
+
 def test_nothing_to_draw_is_drawn_too(plot: Plot) -> None:
     plot.show_curves([Curve("a", np.empty(0), np.empty(0), "accent")], end=0)
     drawn(plot)

@@ -11,7 +11,8 @@ from PySide6.QtWidgets import QApplication
 
 from app import theme
 from app.journal import History
-from app.widgets.sample_grid import SampleGrid
+from app.widgets.sample_grid import GridArea, SampleGrid
+from tests.app.conftest import Wait
 from trainer.ipc.events import Sample
 from trainer.ipc.runfolder import RunFolder
 
@@ -49,3 +50,29 @@ def test_the_picture_under_the_mouse_is_found_in_every_column(grid: SampleGrid) 
         assert grid.rect().contains(grid.cell_rect(*place))
     gap = grid.cell_rect(1, 1).bottomRight()
     assert grid._at(gap.x() + 2, gap.y() + 2) is None
+
+
+def test_the_grid_stays_at_its_newest_column_if_it_was_there(grid: SampleGrid, wait: Wait) -> None:
+    area = GridArea(grid)
+    area.resize(600, 500)
+    area.show()
+    bar = area.horizontalScrollBar()
+    wait(lambda: bar.maximum() > 0)
+    wait(lambda: bar.value() == bar.maximum())
+    before, history = bar.maximum(), grid._history
+
+    def draw(step: int) -> None:
+        history.samples[step, 0] = Sample(step, 0, "prompt 0", 1, f"samples/{step}-0.png")
+        grid.show_history(grid._folder, history)  # type: ignore[arg-type]
+
+    draw(STEPS)
+    wait(lambda: bar.maximum() > before)
+    assert bar.value() == bar.maximum()
+    bar.setValue(40)
+    before = bar.maximum()
+    draw(STEPS + 1)
+    wait(lambda: bar.maximum() > before)
+    assert bar.value() == 40
+    area.go_to_end()
+    assert bar.value() == bar.maximum()
+    area.close()

@@ -289,6 +289,12 @@ def test_a_changed_value_has_a_way_back(window: MainWindow) -> None:
     assert window.draft.get("network.rank") == 16
 
 
+def test_there_is_no_help_where_there_is_no_setting(window: MainWindow) -> None:
+    for key, is_there in (("output", True), ("review", False), ("model", True), ("tools", False)):
+        window.open_page(key)
+        assert window.help.isVisible() is window.help_button.isVisible() is is_there
+
+
 def test_an_undo_on_another_page_shows_where_it_was(window: MainWindow) -> None:
     rank = window.page("network").forms[0].rows["network.rank"].editor  # type: ignore[attr-defined]
     window.draft.set("network.rank", 64)

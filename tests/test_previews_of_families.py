@@ -70,6 +70,22 @@ def test_the_picture_is_the_pipelines(kind: str, sampler: str) -> None:
     assert difference(mine, draw(pipe, other, family)) > 2, "the prompt must matter for this test to mean anything"
 
 
+def test_a_vae_may_say_the_mean_and_deviation_of_its_latents() -> None:
+    """Beside its factor; decoded as diffusers' pipeline does it, and encoded so that decoding undoes it."""
+    family, parts = make("sdxl")
+    pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+    plain, plain_std = family.encode_pictures(parts.vae, pixels)
+    parts.vae.register_to_config(latents_mean=[0.5, -1.0, 2.0, 0.0], latents_std=[2.0, 0.5, 1.5, 1.0])
+    request = Prompt(prompt="a red cat", negative="ugly", width=64, height=64, steps=2, cfg=3.0, seed=1, sampler="ddim")
+    (mine,) = sample(parts, family, [request])
+    assert difference(mine, draw(pipeline(family, parts, "ddim"), request, family)) <= 2
+    mean, deviation = torch.tensor([0.5, -1.0, 2.0, 0.0]), torch.tensor([2.0, 0.5, 1.5, 1.0])
+    scale = parts.vae.config.scaling_factor
+    found, found_std = family.encode_pictures(parts.vae, pixels)
+    torch.testing.assert_close(found, (plain - scale * mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1))
+    torch.testing.assert_close(found_std, plain_std / deviation.view(-1, 1, 1))
+
+
 @pytest.fixture(params=["sd2 v", "sdxl"])
 def with_lora(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, Any, Path]]:
     family, parts = make(request.param)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.errors import BadInput, RunFailed
 from trainer.messages import say
+from trainer.models import configs
 from trainer.models.keys import is_vae_attention
 from trainer.models.opening import shown
 from trainer.models.safetensors_file import ITEM_BYTES, TensorInfo
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 # What a layout or a config of a stranger may lead to where it is taken at its word.
 NOT_AS_IT_SHOULD_BE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
-_DEPTHS = ("num_hidden_layers", "layers_per_block", "transformer_layers_per_block", "num_layers")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def build(plan: PartPlan, make: Callable[[], nn.Module], reading: Future[dict[st
         with torch.device("meta"):
             module = make()
     except Exception as error:  # a library that is given a stranger's config has errors of its own
-        raise _bad_config(plan, str(error)) from error
+        raise bad_config(plan, str(error)) from error
     tensors = _finished(reading, plan)
     _compare(plan, {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, tensors)
     device = next(iter(tensors.values())).device
@@ -148,14 +148,13 @@ def _finished(reading: Future[dict[str, torch.Tensor]], plan: PartPlan) -> dict[
 
 
 def _refuse_endless(plan: PartPlan) -> None:
-    """Raise BadInput for a config that asks for more layers than there are tensors: it would be built for hours."""
-    found = [plan.config[name] for name in _DEPTHS if name in plan.config]
-    depths = [depth for value in found for depth in (value if isinstance(value, list | tuple) else [value])]
-    if any(isinstance(depth, int | float) and depth > len(plan.tensors) for depth in depths):
-        raise _bad_config(plan, str(max(depths)))
+    try:
+        configs.refuse_endless(plan.config, len(plan.tensors))
+    except configs.UnknownLayout as error:
+        raise bad_config(plan, str(error)) from error
 
 
-def _bad_config(plan: PartPlan, reason: str) -> BadInput:
+def bad_config(plan: PartPlan, reason: str) -> BadInput:
     path = next((place.path for place in plan.tensors.values()), None)
     return BadInput(
         say(

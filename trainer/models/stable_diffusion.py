@@ -149,6 +149,7 @@ class StableDiffusion:
             else:
                 _check_inside(source, "vae", inside)
             found["vae"] = plans.plan_vae(vae or source, self.rules)
+            _check_normalisation(found["vae"])
         wanted = [encoder for encoder in self.text_encoders if encoder.part in parts]
         if wanted:
             chosen = plans.choose_text(source, text_encoders, self.text_encoders, self.rules)
@@ -222,16 +223,17 @@ class StableDiffusion:
         module: Any = vae
         with torch.no_grad():
             latents = module.encode(pixels.to(module.device, module.dtype), return_dict=False)[0]
-        scale = module.config.scaling_factor
-        return latents.mean.float() * scale, latents.std.float() * scale
+        mean, factor = _normalisation(module)
+        return (latents.mean.float() - mean) * factor, latents.std.float() * factor
 
     def decode(self, vae: nn.Module, latents: torch.Tensor) -> torch.Tensor:
         import torch
 
         module: Any = vae
         with torch.no_grad():
-            scaled = (latents / module.config.scaling_factor).to(module.device, module.dtype)
-            return module.decode(scaled, return_dict=False)[0].float()
+            mean, factor = _normalisation(module)
+            own = (latents.to(module.device) / factor + mean).to(module.dtype)
+            return module.decode(own, return_dict=False)[0].float()
 
     # --- training ---
 
@@ -278,6 +280,31 @@ class StableDiffusion:
 
     def save_folder(self, components: Components, folder: Path, dtype: torch.dtype | None = None) -> None:
         folder_out.save_folder(self, components, folder, dtype)
+
+
+def _normalisation(vae: Any) -> tuple[Any, Any]:
+    """What is taken from a VAE's latents, and what they are then multiplied by: numbers, or (C, 1, 1) by channel."""
+    import torch
+
+    mean, deviation, factor = (vae.config.get(key) for key in ("latents_mean", "latents_std", "scaling_factor"))
+    if mean is None or deviation is None:
+        return 0.0, factor
+    of_channels = [torch.tensor(values, device=vae.device).view(-1, 1, 1) for values in (mean, deviation)]
+    return of_channels[0], factor / of_channels[1]
+
+
+def _check_normalisation(plan: PartPlan) -> None:
+    """Raise BadInput for a VAE's factor, means and deviations with which its latents would be no numbers."""
+    config, channels = plan.config, plan.config.get("latent_channels", 4)
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    known = {"scaling_factor": [config.get("scaling_factor", 1.0)]}
+    if mean is not None and deviation is not None:
+        known |= {"latents_mean": mean, "latents_std": deviation}
+    for name, values in known.items():
+        fits = isinstance(values, list) and len(values) == (1 if name == "scaling_factor" else channels)
+        numbers = fits and all(type(value) in (int, float) and abs(value) < 1e9 for value in values)
+        if not numbers or (name != "latents_mean" and min(values) <= 0):
+            raise loading.bad_config(plan, name)
 
 
 def _tokenizer_folder(source: Path) -> Path:

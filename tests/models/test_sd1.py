@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -432,3 +433,18 @@ def test_configs_that_the_libraries_refuse_in_their_own_ways(tmp_path: Path, val
     with pytest.raises(BadInput) as raised:
         FAMILY.load(folder, parts={"text_encoder"})
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("unet", "layers_per_block", 10**30), ("unet", "transformer_layers_per_block", [1, 10**30]),
+     ("vae", "layers_per_block", 10**30), ("text_encoder", "num_hidden_layers", 1e30),
+     ("text_encoder", "num_attention_heads", -1)],
+)  # fmt: skip
+def test_a_config_of_endless_layers(tiny_file: Path, tmp_path: Path, part: str, name: str, value: Any) -> None:
+    path = shutil.copyfile(tiny_file, tmp_path / "x.safetensors")
+    said = json.loads(tiny_file.with_suffix(".json").read_text(encoding="utf-8"))
+    said[part] = {**said.get(part, {}), name: value}
+    path.with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(BadInput, match="more layers than any model"):
+        plan_alone(path, part)

@@ -36,6 +36,9 @@ class Rules:
     prediction: str = "epsilon"
 
 
+_COUNTS = (
+    "num_hidden_layers", "layers_per_block", "transformer_layers_per_block", "num_layers", "num_attention_heads",
+)  # fmt: skip
 _MAX_JSON_BYTES = 4 * 1024 * 1024
 _MAX_YAML_BYTES = 32 * 1024  # the longest of LDM's is 4 KB
 _MAX_YAML_BRACKETS = 500
@@ -167,6 +170,14 @@ def _count(shapes: Shapes, prefix: str) -> int:
     if any(len(number) > 3 for number in numbers):
         _refuse(say("it has more layers than any model"))
     return max(map(int, numbers), default=-1)
+
+
+def refuse_endless(config: Mapping[str, Any], most: int) -> None:
+    """Raise UnknownLayout where a config has fewer layers than none, or more than `most`: it would be built for hours."""
+    found = [config[name] for name in _COUNTS if name in config]
+    counts = [count for value in found for count in (value if isinstance(value, list | tuple) else [value])]
+    if any(isinstance(count, int | float) and not 0 <= count <= most for count in counts):
+        _refuse(say("it has more layers than any model"))
 
 
 def config_beside(model: Path) -> dict[str, Config]:

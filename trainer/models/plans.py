@@ -125,6 +125,7 @@ def _unet_file(path: Path, rules: Rules) -> PartPlan:
     header = _with_averaged(read_header(path))
     shapes = layouts.strip(header.shapes, keys.LDM_UNET)
     config = configs.unet_config(shapes, rules) | configs.config_beside(path).get("unet", {})
+    configs.refuse_endless(config, len(header.tensors))
     return PartPlan("unet", config, _linked(path, header, keys.LDM_UNET, unet_links(config), _same_name))
 
 
@@ -144,6 +145,7 @@ def _vae_file(path: Path, rules: Rules) -> PartPlan:
     if f"{prefix}{_OLD_VAE_SIGN}" in header.tensors:
         return _diffusers_vae(path, header, prefix, rules, beside)
     config = configs.vae_config(layouts.strip(header.shapes, prefix), rules) | beside
+    configs.refuse_endless(config, len(header.tensors))
     return PartPlan("vae", config, _linked(path, header, prefix, vae_links(config), _same_name))
 
 
@@ -177,6 +179,7 @@ def _text_file(path: Path, encoder: TextEncoder, rules: Rules) -> PartPlan | Non
     if prefix is None:
         return _library_text(path, header, encoder, rules, beside)
     config = encoder.config(layouts.strip(header.shapes, prefix), rules) | beside
+    configs.refuse_endless(config, len(header.tensors))
     tensors = _linked(path, header, prefix, encoder.links(config), encoder.module_name)
     taken = set(tensors)
     kept = {

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from PySide6.QtCore import QSize, Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
@@ -18,12 +20,14 @@ from PySide6.QtWidgets import (
 from app import theme
 from app.draft import Draft
 from app.i18n import tr
-from app.widgets.basics import ProgressBar, button, label, row
+from app.widgets.basics import ElidedLabel, ProgressBar, button, label, row
 from app.words import count_words, size_words, time_words
+
+HEIGHT, EDGE, LEAST = 60, 16, 360
 
 
 class Figure(QWidget):
-    """An icon, a number and its name in small; hidden where the number is not known."""
+    """An icon, a number and its name in small; hidden where the number is not known, or has no place."""
 
     def __init__(self, icon: str, name: str) -> None:
         super().__init__()
@@ -47,7 +51,10 @@ class Figure(QWidget):
         self.value.setText(text)
         self.setToolTip(tip)
         self.setAccessibleName(f"{self.name.text()}: {text}")
-        self.setVisible(bool(text))
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.value.text())
 
 
 class Strip(QFrame):
@@ -67,11 +74,11 @@ class Strip(QFrame):
         self.draft = draft
         self._stack = QStackedWidget()
         outer = QHBoxLayout(self)
-        outer.setContentsMargins(theme.px(16), theme.px(8), theme.px(16), theme.px(8))
+        outer.setContentsMargins(theme.px(EDGE), theme.px(8), theme.px(EDGE), theme.px(8))
         outer.addWidget(self._stack)
         self._stack.addWidget(self._build_before())
         self._stack.addWidget(self._build_running())
-        self.setFixedHeight(theme.px(60))
+        self.setFixedHeight(theme.px(HEIGHT))
         draft.checked.connect(self.refresh)
         draft.edited.connect(self.refresh)
         self.refresh()
@@ -91,6 +98,7 @@ class Strip(QFrame):
         line = row(self.steps, self.file_size, self.free, self.waiting, self.problems, self.start)
         line.setStretchFactor(self.waiting, 1)
         made.setLayout(line)
+        self._before = line
         return made
 
     def refresh(self) -> None:
@@ -106,6 +114,24 @@ class Strip(QFrame):
         nothing = not (plan or size or free) and bool(self.draft.errors)
         self.waiting.setText(tr("Figures appear here as soon as they are known.") if nothing else "")
         self._show_problems()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Show the figures that are known and have a place beside the buttons, the first ones first."""
+        figures = [figure for figure in (self.steps, self.file_size, self.free) if figure.is_known]
+        for figure in (self.steps, self.file_size, self.free):
+            figure.setVisible(figure in figures)
+        room = self.width() - 2 * (theme.px(EDGE) + self.frameWidth())
+        while figures and self._before.minimumSize().width() > room:
+            figures.pop().hide()
+
+    def minimumSizeHint(self) -> QSize:
+        """Without the figures: a window need not be wider for them."""
+        return QSize(theme.px(LEAST), theme.px(HEIGHT))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._make_room()
 
     def _show_problems(self) -> None:
         missing = [problem for problem in self.draft.errors if self.draft.is_missing(problem.place)]
@@ -132,8 +158,10 @@ class Strip(QFrame):
 
     def _build_running(self) -> QWidget:
         self.bar = ProgressBar()
-        self.state = label("", "heading")
-        self.details = label("", "small")
+        self.state = ElidedLabel("", "heading", Qt.TextElideMode.ElideRight)
+        self.details = ElidedLabel("", "small", Qt.TextElideMode.ElideRight)
+        for made in (self.state, self.details):
+            made.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Preferred)
         self.show_run = button(tr("Show the run"), self.run_pressed.emit)
         self.stop = button(tr("Stop and save"), self.stop_pressed.emit, icon="square")
         texts = QVBoxLayout()
@@ -146,9 +174,9 @@ class Strip(QFrame):
         line.addLayout(texts, 1)
         line.addWidget(self.show_run)
         line.addWidget(self.stop)
-        made = QWidget()
-        made.setLayout(line)
-        return made
+        holder = QWidget()
+        holder.setLayout(line)
+        return holder
 
     @property
     def is_running(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 
 from app import theme
 from app.main_window import MainWindow, apply_look
@@ -15,13 +15,14 @@ from app.pages.tools import ToolsPage
 from app.preferences import Preferences
 from app.tool_jobs import Job
 from app.widgets.metadata_view import MetadataView
+from app.widgets.strip import Strip
 from tests.app.conftest import Wait, close
 from tests.app.model_page import chosen
 from tests.app.model_page import sd1 as sd1
 from tests.app.model_page import sdxl as sdxl
 from tests.app.model_page import tiny as tiny
 from tests.app.test_metadata_view import write as write_lora
-from tests.app.test_window import cut_on
+from tests.app.test_window import cut_when_settled, lacks_room
 from tests.models import shapes
 from tests.models.shapes import Shapes
 from trainer.messages import say
@@ -65,7 +66,7 @@ def test_every_base_model(
     ]
     for model in models:
         chosen(page, model, wait)
-        wait(lambda: not cut_on(window, "model", app), 5)
+        assert not cut_when_settled(window, "model", app)
 
 
 def test_every_tool_and_job(app: QApplication, window: MainWindow, sdxl: Path, wait: Wait) -> None:
@@ -76,7 +77,7 @@ def test_every_tool_and_job(app: QApplication, window: MainWindow, sdxl: Path, w
         form = page.whole_form()
         form.take_files([str(sdxl)])
         form.settings()
-        wait(lambda: not cut_on(window, "tools", app), 5)
+        assert not cut_when_settled(window, "tools", app)
     subject = "a-long-name-of-a-model.safetensors, another-long-name.safetensors → both.safetensors"
     failed = Job(say("Merge models"), subject, ("no-such-command",))
     done = Job(say("Convert"), subject, (), state="done", text="It is there.", outputs=(sdxl,), notes=("A note.",))
@@ -84,7 +85,7 @@ def test_every_tool_and_job(app: QApplication, window: MainWindow, sdxl: Path, w
     page.jobs.jobs.append(done)
     page.jobs.add(failed)
     wait(lambda: failed.is_over)
-    wait(lambda: not cut_on(window, "tools", app), 5)
+    assert not cut_when_settled(window, "tools", app)
 
 
 def test_the_viewer_stays_on_the_screen(app: QApplication, window: MainWindow, sdxl: Path, wait: Wait) -> None:
@@ -94,3 +95,26 @@ def test_the_viewer_stays_on_the_screen(app: QApplication, window: MainWindow, s
     room = viewer.screen().availableSize()
     assert viewer.width() <= room.width() and viewer.height() <= room.height()
     viewer.close()
+
+
+def test_the_strip_leaves_out_what_has_no_place(app: QApplication, window: MainWindow) -> None:
+    ground = QWidget()
+    strip = Strip(window.draft)
+    strip.setParent(ground)
+    ground.show()
+    known = [strip.steps, strip.file_size, strip.free]
+    for figure in known:
+        figure.show_value("123,456,789")
+    strip.problems.setText(" 12 things to choose")
+    for width, is_whole in ((theme.px(900), True), (theme.px(500), False), (theme.px(360), False), (theme.px(900), True)):
+        strip.problems.show()
+        strip.resize(width, strip.height())
+        app.processEvents()
+        shown = [figure.isVisible() for figure in known]
+        assert all(shown) is is_whole and shown == sorted(shown, reverse=True), width
+        assert not [made.text() for made in (strip.problems, strip.start) if lacks_room(made)]
+    strip.show_progress("a name that somebody has made as long as names may be " * 3, 10, 20_000, 3600.0, 0.123, "saving")
+    app.processEvents()
+    assert strip.minimumSizeHint().width() <= theme.px(400)
+    assert not [made.text() for made in (strip.show_run, strip.stop) if lacks_room(made)]
+    ground.close()

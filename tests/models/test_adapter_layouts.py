@@ -89,6 +89,23 @@ SPELLINGS: dict[str, tuple[Shapes, str | None, str | None, set[str]]] = {
         {"down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight": (4, 768)},
         "diffusers", "sd1", {"unet"},
     ),
+    "diffusers of early 2023, SD 2": (
+        {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight": (4, 1024)},
+        "diffusers", "sd2", {"unet"},
+    ),
+    "PEFT, a text encoder that SDXL has too": (
+        {"base_model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight": (4, 768)}, "peft", None, {"text_encoder"},
+    ),
+    "PEFT, SD 2's text encoder": (
+        {"base_model.model.encoder.layers.0.self_attn.q_proj.lora_A.weight": (4, 1024)}, "peft", "sd2", {"text_encoder"},
+    ),
+    "PEFT, SDXL's second text encoder": (
+        {"base_model.model.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight": (4, 1280)},
+        "peft", "sdxl", {"text_encoder_2"},
+    ),
+    "LyCORIS' own, SDXL's second text encoder": (
+        {"lycoris_encoder_layers_0_self_attn_q_proj.lora_down.weight": (4, 1280)}, "lycoris", "sdxl", {"text_encoder_2"},
+    ),
     "LyCORIS' own": (
         {"lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight": (4, 1024)},
         "lycoris", "sd2", {"unet"},

@@ -11,7 +11,8 @@ import torch
 
 from tests.tiny import family_of, full_size_model, save_tiny_file
 from tests.tools.material import Tensors, save, use
-from trainer.models import keys
+from trainer.methods.lora import Settings, build
+from trainer.models import adapter_layouts, keys
 from trainer.models.tensor_file import read_file
 from trainer.nets.lora import LoraNetwork
 from trainer.tools.catalog import LoraEntry
@@ -131,3 +132,50 @@ def test_joining_brings_spellings_together(sdxl: tuple[Path, Tensors, dict[str, 
         up, down = (joined[f"{name}.lora_{side}.weight"] for side in ("up", "down"))
         wanted = texts[f"{name}.lora_up.weight"] @ texts[f"{name}.lora_down.weight"] * (ALPHA / RANK)
         torch.testing.assert_close(up @ down * float(joined[f"{name}.alpha"]) / RANK, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "width", "name"),
+    [
+        ("base_model.model.text_model.encoder.layers.0.self_attn.q_proj", 1280, "lora_te2_text_model_encoder_layers_0"),
+        ("base_model.model.encoder.layers.0.self_attn.q_proj", 1280, "lora_te2_text_model_encoder_layers_0"),
+        ("lycoris_encoder_layers_0_self_attn_q_proj", 1280, "lora_te2_text_model_encoder_layers_0"),
+        ("base_model.model.encoder.layers.0.self_attn.q_proj", 768, "lora_te_text_model_encoder_layers_0"),
+        ("base_model.model.encoder.layers.0.self_attn.q_proj", 1024, "lora_te_text_model_encoder_layers_0"),
+    ],
+)
+def test_a_text_encoder_alone_gets_names_that_programs_read(module: str, width: int, name: str, tmp_path: Path) -> None:
+    """Its file does not say which of a model's it is; the width of its attention does."""
+    ends = ("lora_down.weight", "lora_up.weight") if module.startswith("lycoris") else ("lora_A.weight", "lora_B.weight")
+    tensors = {f"{module}.{ends[0]}": torch.ones(2, width), f"{module}.{ends[1]}": torch.ones(width, 2)}
+    lora = save(tmp_path / "theirs.safetensors", tensors)
+    use("resize", lora=lora, output=tmp_path / "smaller.safetensors", rank=1)
+    assert {key.partition(".")[0] for key in read_file(tmp_path / "smaller.safetensors")} == {f"{name}_self_attn_q_proj"}
+
+
+def test_the_second_text_encoder_alone_is_put_where_it_belongs(
+    sdxl: tuple[Path, Tensors, dict[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """PEFT writes one part a file, with no word for it."""
+    base, tensors, paths = sdxl
+    monkeypatch.setattr(adapter_layouts, "_SECOND_WIDTH", 64)  # that of the tiny model
+    monkeypatch.setattr(adapter_layouts, "_TEXT_WIDTHS", {64: "sdxl"})
+    mine = {name: tensor for name, tensor in tensors.items() if name.startswith("lora_te2")}
+    spelled = diffusers(mine, paths)[0]
+    theirs = {f"base_model.model.{name.removeprefix('text_encoder_2.')}": tensor for name, tensor in spelled.items()}
+    outputs = []
+    for name, content in (("kohya", mine), ("peft", theirs)):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": ALPHA}), encoding="utf-8")
+        lora = save(folder / "adapter_model.safetensors", content)
+        result = use("bake", model=base, loras=(LoraEntry(path=str(lora)),), output=folder / "baked.safetensors")
+        assert not result.notes
+        outputs.append(read_file(folder / "baked.safetensors"))
+    assert all(torch.equal(outputs[0][name], outputs[1][name]) for name in outputs[0])
+    components = family_of("sdxl").load(base)
+    settings = Settings(network_weights=str(tmp_path / "peft" / "adapter_model.safetensors"))
+    begun = build(settings, components, family_of("sdxl")).network.state_tensors()
+    for name, tensor in begun.items():
+        if name.endswith("lora_up.weight"):
+            assert torch.equal(tensor, mine.get(name, torch.zeros_like(tensor)))

@@ -35,7 +35,12 @@ _SIGNS = (  # what metadata says of the base, most telling first
     ("stable-diffusion-3", "sd3"), ("sd3", "sd3"), ("flux-1", "flux"), ("flux1", "flux"),
 )  # fmt: skip
 _WIDTHS = {768: "sd1", 1024: "sd2", 2048: "sdxl"}  # of the text states that the UNet attends to
-_TEXT_WIDTHS = {768: "sd1", 1024: "sd2"}
+_CROSS_KEYS = ("attn2_to_k", "attn2.to_k", "attn2.processor.to_k")
+_TEXT_WIDTHS = {768: "sd1", 1024: "sd2", 1280: "sdxl"}
+_WRAPPED_TEXT = (  # a text encoder alone, as PEFT and LyCORIS' own wrapper name it: which one, only its width can tell
+    "base_model.model.text_model", "base_model.model.encoder.layers", "lycoris_text_model", "lycoris_encoder_layers",
+)  # fmt: skip
+_SECOND_WIDTH = 1280  # of SDXL's second text encoder
 _DEEPER = re.compile(r"transformer_blocks_[1-9]")
 _LATER_LAYER = re.compile(r"layers_(1[2-9]|2\d)_")
 
@@ -127,11 +132,12 @@ def _parts(shapes: Shapes) -> frozenset[str]:
     signs = {
         "unet": ("lora_unet", "unet.", "base_model.model.down_blocks", "base_model.model.up_blocks",
                  "base_model.model.mid_block", "lycoris_unet", "oft_unet", *_bare("lycoris_"), *_bare("")),
-        "text_encoder": ("lora_te_", "lora_te1", "lora_te.", "text_encoder.", "clip_l.", "base_model.model.text_model",
-                         "lycoris_text_model"),
+        "text_encoder": ("lora_te_", "lora_te1", "lora_te.", "text_encoder.", "clip_l."),
         "text_encoder_2": ("lora_te2", "text_encoder_2.", "clip_g."),
         "transformer": ("transformer.", "diffusion_model."),
     }  # fmt: skip
+    wrapped = "text_encoder_2" if _text_width(shapes) == _SECOND_WIDTH else "text_encoder"
+    signs[wrapped] += _WRAPPED_TEXT
     return frozenset(part for part, prefixes in signs.items() if _starts(shapes, *prefixes))
 
 
@@ -173,6 +179,9 @@ def _family(shapes: Shapes, flat: list[str], metadata: Mapping[str, str]) -> str
         return "sdxl"
     if _starts(shapes, "lora_te1"):
         return "sdxl"
+    if _starts(shapes, *_WRAPPED_TEXT):  # CLIP-L is in SD 1.x and in SDXL
+        width = _text_width(shapes)
+        return None if width == 768 else _TEXT_WIDTHS.get(width)
     if not _any(flat, "lora_unet_", "lora_te_", "unet_", "text_encoder_", "text_model_", *_bare("")):
         return None
     return _by_layout(shapes, flat)
@@ -186,12 +195,17 @@ def _by_layout(shapes: Shapes, flat: list[str]) -> str | None:
         if "proj_in" in name and name.endswith(_DOWN):
             return "sd1" if len(shape) == 4 else "sd2"
     for name, shape in shapes.items():
-        if ("attn2_to_k" in name or "attn2.to_k" in name) and name.endswith((*_DOWN, ".hada_w1_b")) and shape:
+        if _any((name,), *_CROSS_KEYS) and name.endswith((*_DOWN, ".hada_w1_b")) and shape:
             return _WIDTHS.get(shape[-1], "sd1")
     if any(_LATER_LAYER.search(name) for name in flat):
         return "sd2"
+    return _TEXT_WIDTHS.get(_text_width(shapes), "sd1")
+
+
+def _text_width(shapes: Shapes) -> int:
+    """What the narrowest of the text encoders' attentions takes, as far as factors tell it."""
     widths = {shape[-1] for name, shape in shapes.items() if name.endswith(_DOWN) and "q_proj" in name and shape}
-    return _TEXT_WIDTHS.get(min(widths, default=768), "sd1")
+    return min(widths, default=768)
 
 
 def _starts(names: Iterable[str], *prefixes: str) -> bool:

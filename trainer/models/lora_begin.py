@@ -41,6 +41,7 @@ def read_beginning(path: Path, family: str | None, names: Speller = _ANY) -> tup
         text = say("It is a LoRA of the kind {kind}; only plain ones (with convolutions too) can be continued.", kind=method)
         raise BadInput(text)
     header = read_header(facts.path)
+    names = names.of_parts(facts.adapter.parts if facts.adapter else ())
     tensors = _translated(header.tensors, names)
     return tensors, read_alphas(facts.path, header.metadata, header.tensors, names)
 

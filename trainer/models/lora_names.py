@@ -7,8 +7,8 @@ OneTrainer's; and LyCORIS' own. All of them join a part's prefix and a module's 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,16 @@ class Speller:
     Attributes:
         unet: a layer's path, flat, by any of its names → kohya's name.
         text: what the names of the text encoders' layers begin with in kohya's files.
+        alone: which text encoder it is that stands in a file without a word for the part.
     """
 
     unet: Mapping[str, str]
     text: tuple[str, ...]
+    alone: str = "text_encoder"
+
+    def of_parts(self, parts: Collection[str]) -> Speller:
+        """The names of a file that changes these parts."""
+        return replace(self, alone="text_encoder_2") if set(parts) == {"text_encoder_2"} else self
 
     def layer(self, module: str) -> str:
         """kohya's name of a layer; strangers keep theirs, as far as their part can be told in kohya's way."""
@@ -59,7 +65,7 @@ class Speller:
         rest = next((name.removeprefix(prefix) for prefix in _WRAPPED if name.startswith(prefix)), name)
         if rest != name:
             known = rest.startswith((*_UNET, *_TEXT[0][1], *_TEXT[1][1]))
-            prefix = "" if known else "text_encoder_" if rest.startswith(("text_model_", "encoder_layers_")) else "unet_"
+            prefix = "" if known else f"{self.alone}_" if rest.startswith(("text_model_", "encoder_layers_")) else "unet_"
             return self._flat(prefix + rest)
         for number, prefixes in _TEXT:
             for prefix in prefixes:

@@ -127,7 +127,7 @@ def open_lora(path: str, what: str, model: Checkpoint | None = None) -> LoraFile
         reason = facts.problem if facts.kind in ("missing", "broken", "pickle") and facts.problem else facts.summary
         raise BadInput(say("{what}: a LoRA is needed, {path} is none. {reason}", what=what, path=path, reason=reason))
     header = read_header(facts.path)
-    names = _speller(facts, model)
+    names = _speller(facts, model).of_parts(facts.adapter.parts if facts.adapter else ())
     grouped, strange = _grouped(facts.path, header, names)
     add_settings(facts.path, grouped, {names.layer(module): module for module in map(_module, header.tensors)})
     _add_alphas(grouped, read_alphas(facts.path, header.metadata, header.tensors, names))
@@ -215,7 +215,7 @@ def _speller(facts: ModelFacts, model: Checkpoint | None) -> Speller:
     """What translates the file's names to kohya's. A family's usual blocks stand in where no model is at hand."""
     family = model.facts.family if model is not None else facts.family
     if family not in TRAINABLE:
-        return speller(None, (), sai=False)
+        return speller(None, ("lora_te", "lora_te2"), sai=False)
     known = family_of(family)
     config = unet_config_of(model) if model is not None else _USUAL_UNETS.get(family)
     return speller(config, tuple(encoder.lora for encoder in known.text_encoders), sai=known.sai_lora)

@@ -4311,6 +4311,10 @@
    <translation>{folder} 所在的磁盘满了；没有替换任何文件。</translation>
   </message>
   <message>
+   <source>The embeddings in {name} were left out: {embeddings}.</source>
+   <translation>{name} 里的嵌入没有带上：{embeddings}。</translation>
+  </message>
+  <message>
    <source>The ending of new caption files. An existing .caption file counts as a caption too.</source>
    <translation>新标注文件的扩展名。已有的 .caption 文件也算标注。</translation>
   </message>
@@ -4357,6 +4361,10 @@
   <message>
    <source>The first model. What the others lack is taken from it.</source>
    <translation>第一个模型。其他模型没有的内容取自它。</translation>
+  </message>
+  <message>
+   <source>The first text encoder is missing. Choose the model's full version, or a text encoder beside it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The folder of the program you draw with, or any other: the final LoRA is placed where it looks for LoRAs. Empty copies nothing.</source>
@@ -4655,8 +4663,8 @@
    <translation>第二个模型，要属于同一系列。</translation>
   </message>
   <message>
-   <source>The second text encoder is missing in this model. Choose the full version of it.</source>
-   <translation>这个模型缺少第二个文本编码器。请选择它的完整版。</translation>
+   <source>The second text encoder is missing. Choose the model's full version, or a text encoder beside it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>The share of B, or of the difference.</source>
@@ -4799,6 +4807,10 @@
    <translation>没有要学的图片。</translation>
   </message>
   <message>
+   <source>There are no weights in this file.</source>
+   <translation type="unfinished" />
+  </message>
+  <message>
    <source>There are several models in it.</source>
    <translation>里面有多个模型。</translation>
   </message>
@@ -4879,8 +4891,8 @@
    <translation>{path} 里没有第二个文本编码器。</translation>
   </message>
   <message>
-   <source>There is no text encoder in this model. Choose the full version of it, not the UNet alone.</source>
-   <translation>这个模型里没有文本编码器。请选完整版，而不是单独的 UNet。</translation>
+   <source>There is no text encoder in this model. Choose its full version, or a text encoder beside it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>There is no text encoder inside {path}.</source>
@@ -4999,6 +5011,10 @@
   <message>
    <source>This is a text encoder alone.</source>
    <translation>这是单独的文本编码器。</translation>
+  </message>
+  <message>
+   <source>This is a text saved under a model's name: “{text}”. Download the model again.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>This is a web page saved under a model's name: the download asked for a login or a confirmation. Download it again in a browser.</source>

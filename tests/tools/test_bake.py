@@ -176,6 +176,25 @@ def test_layers_without_a_place_are_told(base: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_embeddings_in_a_loras_file_are_left_out_and_told(base: Path, tmp_path: Path) -> None:
+    """OneTrainer puts those that were trained with it there, and the WebUI reads them."""
+    whole = read_file(lora_file(tmp_path / "lora.safetensors", base))
+    embeddings = {"bundle_emb.rufus.string_to_param.*": random(2, 32), "bundle_emb.other.clip_l": random(2, 32)}
+    lora = save(tmp_path / "both.safetensors", whole | embeddings)
+    results = [
+        use("bake", model=base, loras=(entry(lora),), output=tmp_path / "baked.safetensors"),
+        use("join", loras=(entry(lora), entry(lora)), output=tmp_path / "joined.safetensors"),
+        use("resize", lora=lora, rank=2, output=tmp_path / "small.safetensors"),
+    ]
+    notes = [[str(note) for note in result.notes] for result in results]
+    assert notes[0] == notes[2] == ["The embeddings in both.safetensors were left out: other, rufus."]
+    assert notes[1] == notes[0] * 2
+    use("bake", model=base, loras=(entry(tmp_path / "lora.safetensors"),), output=tmp_path / "alone.safetensors")
+    alone, baked = read_file(tmp_path / "alone.safetensors"), read_file(tmp_path / "baked.safetensors")
+    assert all(torch.equal(alone[name], baked[name]) for name in alone)
+    assert set(read_file(tmp_path / "small.safetensors")) == set(whole)
+
+
 def test_what_does_not_fit_is_refused(base: Path, tmp_path: Path) -> None:
     whole = read_file(lora_file(tmp_path / "lora.safetensors", base))
     wide = {f"{QUERY}.lora_up.weight": random(64, 4), f"{QUERY}.lora_down.weight": random(4, 32)}

@@ -22,7 +22,7 @@ from trainer.tools.checkpoint import (
     part_of,
 )
 from trainer.tools.deltas import DORA, DOWN, MID, UP
-from trainer.tools.lora_file import Layer, LoraFile, open_loras, weight_of
+from trainer.tools.lora_file import Layer, LoraFile, left_out_embeddings, open_loras, weight_of
 from trainer.tools.model_out import MODEL_SUFFIXES, computed, copied, write_model
 from trainer.tools.output import Row, check_output
 from trainer.tools.places import Files
@@ -70,7 +70,7 @@ def run(settings: BakeSettings, watch: Watch) -> Result:
     return Result(
         say("{count} weights changed, written to {path}.", count=num_changed, path=str(output)),
         (output,),
-        (*left_out_averages(model), *_notes(changes, loras)),
+        (*left_out_averages(model), *left_out_embeddings(loras), *_notes(changes, loras)),
         {"changed": num_changed, "tensors": len(rows)},
     )
 

@@ -10,7 +10,7 @@ from trainer.errors import BadInput
 from trainer.messages import say
 from trainer.tools import provenance
 from trainer.tools.catalog import JoinSettings, LoraEntry
-from trainer.tools.lora_file import LoraFile, only_plain, open_loras, part_of_layer, weight_of
+from trainer.tools.lora_file import LoraFile, left_out_embeddings, only_plain, open_loras, part_of_layer, weight_of
 from trainer.tools.output import check_output
 from trainer.tools.places import PRECISIONS, Files
 from trainer.tools.watch import Result, Watch
@@ -47,7 +47,8 @@ def run(settings: JoinSettings, watch: Watch) -> Result:
             count=len(loras), path=str(output), layers=len(layers), rank=int(found["greatest"]),
         ),
         (output,),
-        facts={"layers": len(layers), "ranks": found},
+        left_out_embeddings(loras),
+        {"layers": len(layers), "ranks": found},
     )  # fmt: skip
 
 

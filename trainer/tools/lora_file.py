@@ -14,6 +14,7 @@ from trainer.errors import BadInput
 from trainer.messages import Message, say
 from trainer.models.header import FAMILY_TITLES, TRAINABLE, ModelFacts, inspect_file
 from trainer.models.lora_names import RANKED, Alphas, Speller, read_alphas, speller
+from trainer.models.opening import shown
 from trainer.models.safetensors_file import Header
 from trainer.models.weights_file import read_header
 from trainer.tools.catalog import LoraEntry
@@ -26,6 +27,7 @@ from trainer.tools.targets import unet_config_of
 if TYPE_CHECKING:
     import torch
 
+_BUNDLED = "bundle_emb."  # OneTrainer's and the WebUI's: embeddings in a LoRA's file
 _IA3 = "weight"  # what other names end in too
 _MAGNITUDE = re.compile(r"\.lora_magnitude_vector(?:\.\w+)?(?:\.weight)?$")  # PEFT's word for DoRA's
 _USUAL_UNETS: dict[str, dict[str, Any]] = {  # what names depend on, as all published models of the families have it
@@ -80,12 +82,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """A LoRA: its layers by kohya's names in the file's order, and its header's strings."""
+    """A LoRA: its layers by kohya's names in the file's order, its header's strings, and embeddings that lie beside."""
 
     path: Path
     facts: ModelFacts
     layers: Mapping[str, Layer]
     metadata: Mapping[str, str]
+    embeddings: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -144,7 +147,8 @@ def open_lora(path: str, what: str, model: Checkpoint | None = None) -> LoraFile
             say("Known are LoRA (with convolutions, DoRA), LoHa, LoKr, IA3, GLoRA, OFT, BOFT and full differences."),
         )
     _check_whole(facts.path, layers)
-    return LoraFile(facts.path, facts, layers, header.metadata)
+    bundled = dict.fromkeys(name.split(".")[1] for name in header.tensors if name.startswith(_BUNDLED))
+    return LoraFile(facts.path, facts, layers, header.metadata, tuple(bundled))
 
 
 def _grouped(path: Path, header: Header, names: Speller) -> tuple[dict[str, dict[str, Place]], list[str]]:
@@ -152,6 +156,8 @@ def _grouped(path: Path, header: Header, names: Speller) -> tuple[dict[str, dict
     grouped: dict[str, dict[str, Place]] = {}
     strange = []
     for name, info in header.tensors.items():
+        if name.startswith(_BUNDLED):
+            continue
         module, end = _split(name, names)
         if end is None:
             strange.append(name)
@@ -269,6 +275,19 @@ def open_loras(entries: Sequence[LoraEntry], model: Checkpoint | None = None) ->
         listed = "; ".join(f"{name}: {FAMILY_TITLES.get(family or '', '?')}" for name, family in known.items())
         raise BadInput(say("The LoRAs are for different families ({listed}).", listed=listed))
     return loras
+
+
+def left_out_embeddings(loras: Sequence[LoraFile]) -> tuple[Message, ...]:
+    """That embeddings in the files have no place in what is made of them."""
+    return tuple(
+        say(
+            "The embeddings in {name} were left out: {embeddings}.",
+            name=lora.path.name,
+            embeddings=shown(", ".join(lora.embeddings), 120),
+        )
+        for lora in loras
+        if lora.embeddings
+    )
 
 
 def only_plain(lora: LoraFile) -> None:

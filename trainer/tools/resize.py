@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trainer.messages import say
 from trainer.tools import provenance
 from trainer.tools.catalog import ResizeSettings
-from trainer.tools.lora_file import Layer, LoraFile, only_plain, open_lora
+from trainer.tools.lora_file import Layer, LoraFile, left_out_embeddings, only_plain, open_lora
 from trainer.tools.output import check_output
 from trainer.tools.places import PRECISIONS, Files
 from trainer.tools.rules import check_rule
@@ -57,7 +57,7 @@ def run(settings: ResizeSettings, watch: Watch) -> Result:
         path=str(output), least=int(found["least"]), greatest=int(found["greatest"]), mean=found["mean"],
         kept=f"{100 * loss.kept:.2f}", size=f"{output.stat().st_size / lora.path.stat().st_size:.0%}",
     )  # fmt: skip
-    return Result(summary, (output,), facts={"ranks": found, "kept": loss.kept, "layers": table})
+    return Result(summary, (output,), left_out_embeddings([lora]), {"ranks": found, "kept": loss.kept, "layers": table})
 
 
 def _resized(lora: LoraFile, settings: ResizeSettings, watch: Watch) -> tuple[dict[str, Made], _Loss, dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +63,13 @@ def test_parts_and_their_weights() -> None:
         (((4, " sun"),), -1.0),
     ]
     assert [(part.at(0), weight) for part, weight in parts("(a cat:1.3), SAND", 4)] == [("(a cat:1.3), SAND", 1.0)]
+
+
+def test_long_prompts_take_no_time() -> None:
+    for prompt in (" " * 50_000 + "x", ": " * 25_000, "1" * 50_000 + "x", "[a:b:" * 10_000, "(" * 50_000 + ")" * 50_000):
+        began = time.process_time()
+        assert parts(prompt, 20)
+        assert time.process_time() - began < 1
 
 
 @given(st.text(alphabet=r"ab :|[]()\.19ANDe-", max_size=40), st.integers(1, 30))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 _AND = re.compile(r"\bAND\b")
-_PART = re.compile(r"(?P<text>.*?)(?:\s*:\s*(?P<weight>[-+]?(?:\d+\.?|\d*\.\d+)))?\s*", re.DOTALL)
+_WEIGHT = re.compile(r"[-+]?(?:\d+\.?|\d*\.\d+)")
 _TOKEN = re.compile(r"(?:[^\\\[\]():|]|\\.)+|[\[\]():|]|\\", re.DOTALL)
 _WHEN = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 _CLOSES = {"]": "[", ")": "("}
@@ -47,9 +47,9 @@ def parts(prompt: str, steps: int) -> list[tuple[Timed, float]]:
     """The parts of a prompt between its ANDs with their weights; most have one, of weight 1."""
     found = []
     for part in _AND.split(prompt):
-        match = _PART.fullmatch(part)
-        assert match is not None, "any text is a part"
-        found.append((timed(match["text"], steps), float(match["weight"] or 1.0)))
+        text, _, last = part.rpartition(":")
+        weighted = ":" in part and _WEIGHT.fullmatch(last.strip()) is not None
+        found.append((timed((text if weighted else part).rstrip(), steps), float(last) if weighted else 1.0))
     return found
 
 

@@ -4364,7 +4364,7 @@
   </message>
   <message>
    <source>The first text encoder is missing. Choose the model's full version, or a text encoder beside it.</source>
-   <translation type="unfinished" />
+   <translation>缺少第一个文本编码器。请选择模型的完整版，或另选一个文本编码器。</translation>
   </message>
   <message>
    <source>The folder of the program you draw with, or any other: the final LoRA is placed where it looks for LoRAs. Empty copies nothing.</source>
@@ -4664,7 +4664,7 @@
   </message>
   <message>
    <source>The second text encoder is missing. Choose the model's full version, or a text encoder beside it.</source>
-   <translation type="unfinished" />
+   <translation>缺少第二个文本编码器。请选择模型的完整版，或另选一个文本编码器。</translation>
   </message>
   <message>
    <source>The share of B, or of the difference.</source>
@@ -4808,7 +4808,7 @@
   </message>
   <message>
    <source>There are no weights in this file.</source>
-   <translation type="unfinished" />
+   <translation>这个文件里没有权重。</translation>
   </message>
   <message>
    <source>There are several models in it.</source>
@@ -4892,7 +4892,7 @@
   </message>
   <message>
    <source>There is no text encoder in this model. Choose its full version, or a text encoder beside it.</source>
-   <translation type="unfinished" />
+   <translation>这个模型里没有文本编码器。请选择它的完整版，或另选一个文本编码器。</translation>
   </message>
   <message>
    <source>There is no text encoder inside {path}.</source>
@@ -5014,7 +5014,7 @@
   </message>
   <message>
    <source>This is a text saved under a model's name: “{text}”. Download the model again.</source>
-   <translation type="unfinished" />
+   <translation>这是以模型名保存的一段文字：“{text}”。请重新下载模型。</translation>
   </message>
   <message>
    <source>This is a web page saved under a model's name: the download asked for a login or a confirmation. Download it again in a browser.</source>
@@ -5979,6 +5979,10 @@
   <message>
    <source>{count} of {total} layers of {path} are not those of a plain LoRA, for example {name}.</source>
    <translation>{path} 的 {total} 层中有 {count} 层不是普通 LoRA 的层，例如 {name}。</translation>
+  </message>
+  <message>
+   <source>{count} other weights differ that a LoRA has no layer for, for example {name}; they are not in it.</source>
+   <translation type="unfinished" />
   </message>
   <message>
    <source>{count} tensors merged into {path}.</source>

@@ -17,11 +17,12 @@ from tests.models.shapes import write as write_shapes
 from tests.tiny import FAMILIES, family_of, save_tiny_file, save_tiny_folder, tiny_model
 from trainer.errors import BadInput
 from trainer.models import keys
-from trainer.models.header import inspect_file
+from trainer.models.header import base_problem, inspect_file
 from trainer.models.protocol import Components, Cond
 from trainer.models.safetensors_file import read_header
 from trainer.models.tensor_file import read_file, write_file
 from trainer.models.text_encoders import TextEncoder
+from trainer.tools.checkpoint import open_checkpoint
 
 VARIANTS: list[dict[str, Any]] = [
     {},
@@ -302,6 +303,27 @@ def test_sdxls_text_encoders_in_files_of_their_own_are_told_apart(files: dict[st
     for prefix, given in (("conditioner.embedders.0.", first), ("conditioner.embedders.1.", second)):
         half = without(files["sdxl"], tmp_path / "half.safetensors", prefix)
         same_weights(whole, object_.load(half, text_encoders=[given]))
+
+
+@pytest.mark.parametrize("prefix", [keys.LDM_UNET, "diffusion_model.", ""])
+def test_a_unet_alone_is_used_with_the_other_parts_of_another_file(
+    family: str, files: dict[str, Path], tmp_path: Path, prefix: str
+) -> None:
+    """As ComfyUI and trainers save it, with and without the levels above it."""
+    object_, whole = family_of(family), family_of(family).load(files[family])
+    tensors = {
+        prefix + name.removeprefix(keys.LDM_UNET): tensor
+        for name, tensor in read_file(files[family]).items()
+        if name.startswith(keys.LDM_UNET)
+    }
+    alone = write_tensors(tmp_path / "alone.safetensors", tensors, beside=files[family])
+    facts = inspect_file(alone)
+    assert (facts.kind, facts.family, facts.parts) == ("base", family, {"unet"})
+    assert base_problem(facts, has_vae=True, has_text=True) is None
+    same_weights(whole, object_.load(alone, vae=files[family], text_encoders=[files[family]]))
+    assert open_checkpoint(str(alone), "Model").places.keys() == {
+        name for name in read_header(files[family]).tensors if name.startswith(keys.LDM_UNET)
+    }
 
 
 def save_text_alone(module: Any, encoder: TextEncoder, folder: Path) -> Path:

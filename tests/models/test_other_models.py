@@ -97,7 +97,25 @@ OTHER_MODELS: dict[str, tuple[Shapes, str, str | None, str]] = {
         "text_encoder", None, "text encoder alone",
     ),
     "anything": ({"some.weight": (9, 3)}, "unknown", None, "no model that Athanor knows"),
-    "nothing": ({}, "unknown", None, "no model that Athanor knows"),
+    "nothing": ({}, "unknown", None, "no weights in this file"),
+    "distilled SDXL": (
+        {f"{LDM_UNET}input_blocks.0.0.weight": (320, 4, 3, 3), f"{LDM_UNET}label_emb.0.0.weight": (1280, 2816),
+         f"{LDM_UNET}input_blocks.4.1.transformer_blocks.0.norm1.weight": (640,), f"{LDM_UNET}middle_block.0.x": (1,)},
+        "base", None, "This is a distilled SDXL (SSD-1B, Vega, KOALA) model. Athanor trains",
+    ),
+    "Kolors' UNet": (
+        {"conv_in.weight": (320, 4, 3, 3), "time_embedding.linear_1.weight": (1280, 320),
+         "add_embedding.linear_1.weight": (1280, 5632), "encoder_hid_proj.weight": (2048, 4096)},
+        "part", None, "one part of a diffusers folder (unet).",
+    ),
+    "LTX": (
+        {"adaln_single.emb.timestep_embedder.linear_1.weight": (2048, 256), "patchify_proj.weight": (2048, 128)},
+        "base", None, "This is a LTX-Video model. Athanor trains",
+    ),
+    "Wan, diffusers": (
+        {"blocks.0.attn1.norm_q.weight": (1536,), "condition_embedder.time_embedder.linear_1.weight": (1536, 256)},
+        "base", None, "This is a Wan model. Athanor trains",
+    ),
 }  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from trainer.messages import Message, say
 from trainer.models import configs, folders, hub, layouts, predictions, strangers
 from trainer.models.adapter_layouts import Adapter
 from trainer.models.folder_files import BadConfig, weight_files
-from trainer.models.keys import LDM_UNET, LDM_VAE
 from trainer.models.opening import NotWeights, open_plain, shown
 from trainer.models.pickle_machine import BadPickle
 from trainer.models.safetensors_file import FLOATS, Header
@@ -270,6 +269,8 @@ def _figures(header: Header) -> dict[str, Any]:
 
 
 def _from_header(path: Path, header: Header) -> ModelFacts:
+    if not header.tensors:
+        return _bad(path, "unknown", say("There are no weights in this file."))
     found = layouts.recognise(header.shapes, header.metadata)
     if found.kind == "base" and not found.name:
         return _base(path, header, found)
@@ -279,6 +280,8 @@ def _from_header(path: Path, header: Header) -> ModelFacts:
         parts=found.parts, latent_channels=found.latent_channels, adapter=found.adapter, vectors=found.vectors,
         in_channels=found.in_channels, use=strangers.use(found, found.family in TRAINABLE),
     )  # fmt: skip
+    if found.kind == "base":
+        return replace(facts, problem=_not_trained(found.name))
     return replace(facts, prediction=predictions.said(header.metadata)) if found.kind == "lora" else facts
 
 
@@ -305,16 +308,15 @@ def _base(path: Path, header: Header, found: layouts.Found) -> ModelFacts:
     return _whole(_with_prediction(facts, told), _resolution(header))
 
 
-_WEIGHTS = (LDM_UNET, LDM_VAE, "cond_stage_model.", "conditioner.")
 _SCALES = (".scale_weight", ".weight_scale", ".absmax", "scaled_fp8")  # by which packed numbers are to be multiplied
 
 
-def _packed(header: Header, prefixes: tuple[str, ...] = _WEIGHTS) -> str | None:
+def _packed(header: Header) -> str | None:
     """The kind of numbers that packed (quantised) weights have, None if all are plain ones."""
     for name, info in header.tensors.items():
         if name.endswith(_SCALES):
             return "fp8" if name.endswith(_SCALES[:2]) or name == _SCALES[-1] else "nf4"
-        if info.dtype not in FLOATS and name.startswith(prefixes) and name.endswith(("weight", "bias")):
+        if info.dtype not in FLOATS and name.endswith(("weight", "bias")):
             return info.dtype[:12].lower()
     return None
 
@@ -381,22 +383,26 @@ def _part_problem(facts: ModelFacts) -> Message | None:
     if "unet" in missing:
         return say("There is no UNet in this model.")
     if "text_encoder" in missing:
-        return say("There is no text encoder in this model. Choose the full version of it, not the UNet alone.")
+        if "text_encoder_2" in facts.parts:
+            return say("The first text encoder is missing. Choose the model's full version, or a text encoder beside it.")
+        return say("There is no text encoder in this model. Choose its full version, or a text encoder beside it.")
     if missing:
-        return say("The second text encoder is missing in this model. Choose the full version of it.")
+        return say("The second text encoder is missing. Choose the model's full version, or a text encoder beside it.")
     return None
 
 
 def _other_family(facts: ModelFacts) -> ModelFacts:
-    known = facts.family in FAMILY_TITLES
-    title = FAMILY_TITLES[facts.family or ""] if known else str(facts.summary)
-    problem = say("This is a {family} model. Athanor trains Stable Diffusion 1.x, 2.x and SDXL.", family=title)
+    problem = _not_trained(FAMILY_TITLES[facts.family or ""])
     if facts.family == "sdxl_refiner":
         problem = say(
             "This is the SDXL refiner, which only finishes what SDXL has drawn. Train on an SDXL base model: its LoRAs are "
             "used before the refiner."
         )
     return replace(facts, problem=problem)
+
+
+def _not_trained(title: str) -> Message:
+    return say("This is a {family} model. Athanor trains Stable Diffusion 1.x, 2.x and SDXL.", family=title)
 
 
 def _resolution(header: Header) -> int | None:
@@ -445,7 +451,7 @@ def _base_folder(facts: ModelFacts, found: layouts.Found, files: list[Path]) -> 
     if found.family not in TRAINABLE:
         return replace(_other_family(facts), use=None)
     headers = _headers(files)
-    kind = next((kind for header in headers if (kind := _packed(header, ("",))) is not None), None)
+    kind = next((kind for header in headers if (kind := _packed(header)) is not None), None)
     if kind is not None:
         return _packed_facts(facts, kind)
     told = predictions.tell_folder(found.family, found.prediction, found.zero_snr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +88,8 @@ def clip_prefix(shapes: Names) -> str | None:
 def check_whole(shapes: Names, found: Found) -> None:
     """Raise UnknownLayout where the parts that are present are not laid out as those of its family."""
     rules = Rules()
-    if found.averaged and not _has_unet(shapes):
-        shapes = with_averaged(shapes)
+    if not _has_unet(shapes):
+        shapes = _with_unet(shapes)
     try:
         if "unet" in found.parts:
             configs.unet_config(strip(shapes, LDM_UNET), rules)
@@ -202,11 +202,17 @@ def _unet_base(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
     family = _ldm_family(shapes)
     found = Found("base", family, _ldm_parts(shapes, family))
     name = next((title for sign, title in _UNET_STRANGERS if sign in shapes), "")
-    if not name and family == "sdxl" and not _starts(f"{LDM_UNET}middle_block.1.")(shapes):
+    if not name and family == "sdxl" and _is_distilled(shapes):
         name = DISTILLED_SDXL
     channels = _at(shapes[f"{LDM_UNET}input_blocks.0.0.weight"], 1)
     averaged = any(key.startswith(LDM_EMA) for key in shapes)
     return Found("base", None if name else found.family, found.parts, channels, name=name, averaged=averaged)
+
+
+def _is_distilled(shapes: Shapes) -> bool:
+    """Whether a UNet has transformers, but none in its middle."""
+    deep = [name for name in shapes if name.startswith(LDM_UNET) and ".transformer_blocks." in name]
+    return bool(deep) and not any(name.startswith(f"{LDM_UNET}middle_block.1.") for name in deep)
 
 
 DISTILLED_SDXL = "distilled SDXL (SSD-1B, Vega, KOALA)"
@@ -252,31 +258,39 @@ _TEXT_SIGNS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def _averaged_only(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
-    """A model that has the averaged weights of its UNet alone: they are read in the place of its own."""
-    return _unet_base(with_averaged(shapes), metadata)
+def unet_names(names: Collection[str]) -> dict[str, str]:
+    """Names that stand for the UNet's own → its own; none where a file has these.
+
+    A UNet alone lacks the level that checkpoints have above it; a model may have averaged weights alone.
+    """
+    if any(name.startswith(LDM_UNET) for name in names):
+        return {}
+    for prefix in ("diffusion_model.", ""):
+        if f"{prefix}input_blocks.0.0.weight" in names:
+            return {name: LDM_UNET + name[len(prefix) :] for name in names if name.startswith(prefix)}
+    return plain_names(name for name in names if name.startswith(LDM_EMA))
 
 
-def with_averaged(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """The shapes with averaged weights under the names of the UNet's own."""
-    plain = plain_names(name for name in shapes if name.startswith(LDM_EMA))
-    return {**shapes, **{plain[name]: shape for name, shape in shapes.items() if name in plain}}
+def _with_unet(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes, those that stand for the UNet's own under its names too."""
+    return {**shapes, **{new: shapes[name] for name, new in unet_names(shapes).items()}}
+
+
+def _other_unet(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
+    return _unet_base(_with_unet(shapes), metadata)
 
 
 def _library_unet(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
     """The UNet of a diffusers folder, taken out of it."""
-    if "add_embedding.linear_1.weight" in shapes:
+    family: str | None
+    if any(name.startswith("encoder_hid_proj.") for name in shapes):
+        family = None  # Kolors, Kandinsky, DeepFloyd IF: other text encoders
+    elif "add_embedding.linear_1.weight" in shapes:
         family = "sdxl"
     else:
         proj_in = next((shape for name, shape in shapes.items() if name.endswith("attentions.0.proj_in.weight")), ())
         family = "sd1" if len(proj_in) == 4 else "sd2"
     return Found("part", family, frozenset({"unet"}), _at(shapes["conv_in.weight"], 1), name="unet")
-
-
-def _bare_unet(shapes: Shapes, metadata: Mapping[str, str]) -> Found:
-    """An LDM UNet alone, without the level that files have above it."""
-    prefix = "diffusion_model." if "diffusion_model.input_blocks.0.0.weight" in shapes else ""
-    return _unet_base({LDM_UNET + name: shape for name, shape in strip(shapes, prefix).items()}, metadata)
 
 
 _CLIP_NAMES = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
@@ -300,6 +314,7 @@ _ROWS: tuple[tuple[Callable[[Shapes], bool], _Make], ...] = (
     (_any("input_hint_block"), _kind("controlnet")),
     (_any("controlnet_blocks."), _kind("controlnet")),
     (_any("body.0.block1."), _kind("adapter", name="T2I-Adapter")),
+    (_any("body.0.resnets.0.block1."), _kind("adapter", name="T2I-Adapter")),
     (_is_hypernetwork, _hypernetwork),
     (_any("double_blocks.0.img_attn", "distilled_guidance_layer"), _kind("base", None, "Chroma")),
     (_any("double_blocks.0.img_attn", "txt_in.individual_token_refiner"), _kind("base", None, "HunyuanVideo")),
@@ -311,15 +326,17 @@ _ROWS: tuple[tuple[Callable[[Shapes], bool], _Make], ...] = (
     (_any("transformer_blocks.0.img_mod.1"), _kind("base", None, "Qwen-Image")),
     (_any("clip_txt_mapper"), _kind("base", None, "Stable Cascade")),
     (_any("effnet_mapper"), _kind("base", None, "Stable Cascade")),
+    (_any("adaln_single.emb.", "patchify_proj."), _kind("base", None, "LTX-Video")),
     (_any("adaln_single.emb."), _kind("base", None, "PixArt")),
     (_any("t_block.1.weight", "y_embedder."), _kind("base", None, "PixArt")),
     (_any("mlp_t5.0.weight"), _kind("base", None, "HunyuanDiT")),
     (_any("cap_embedder.", "layers.0.attention."), _kind("base", None, "Lumina")),
     (_any("blocks.0.self_attn.norm_q", "head.modulation"), _kind("base", None, "Wan")),
+    (_any("blocks.0.attn1.norm_q", "condition_embedder.time_embedder"), _kind("base", None, "Wan")),
     (_has_unet, _unet_base),
-    (_has("model_ema.diffusion_modelinput_blocks00weight"), _averaged_only),
-    (_has("input_blocks.0.0.weight"), _bare_unet),
-    (_has("diffusion_model.input_blocks.0.0.weight"), _bare_unet),
+    (_has("model_ema.diffusion_modelinput_blocks00weight"), _other_unet),
+    (_has("input_blocks.0.0.weight"), _other_unet),
+    (_has("diffusion_model.input_blocks.0.0.weight"), _other_unet),
     (_has("conv_in.weight", "time_embedding.linear_1.weight"), _library_unet),
     (_is_vae, _vae),
     (_has("1.weight", "3.conv.0.weight"), _kind("stranger", name="TAESD")),

@@ -122,20 +122,13 @@ def _unusable(part: str, source: Path, error: Exception) -> BadInput:
 
 
 def _unet_file(path: Path, rules: Rules) -> PartPlan:
-    header = _with_averaged(read_header(path))
+    header = read_header(path)
+    names = layouts.unet_names(header.tensors)
+    header = replace(header, tensors={names.get(name, name): info for name, info in header.tensors.items()})
     shapes = layouts.strip(header.shapes, keys.LDM_UNET)
     config = configs.unet_config(shapes, rules) | configs.config_beside(path).get("unet", {})
     configs.refuse_endless(config, len(header.tensors))
     return PartPlan("unet", config, _linked(path, header, keys.LDM_UNET, unet_links(config), _same_name))
-
-
-def _with_averaged(header: Header) -> Header:
-    """A file that has the UNet's averaged weights alone: these, under the names of the others."""
-    names = [name for name in header.tensors if name.startswith(keys.LDM_EMA)]
-    if not names or any(name.startswith(keys.LDM_UNET) for name in header.tensors):
-        return header
-    plain = keys.plain_names(names)
-    return replace(header, tensors={plain.get(name, name): info for name, info in header.tensors.items()})
 
 
 def _vae_file(path: Path, rules: Rules) -> PartPlan:

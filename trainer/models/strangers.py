@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from itertools import islice
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def by_first_bytes(path: Path, head: bytes) -> Message | None:
     """A sentence for files that are plainly no weights; None for those that have to be looked into."""
     if not head:
         return say("The file is empty: the download failed. Download it again.")
-    start = head.lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<!--", b"<head")):
         return say(
             "This is a web page saved under a model's name: the download asked for a login or a "
             "confirmation. Download it again in a browser."
@@ -58,7 +59,19 @@ def by_first_bytes(path: Path, head: bytes) -> Message | None:
         return say("This is the index of a diffusers folder. Choose the folder that it lies in.")
     if head.startswith(b"PK\x03\x04") and b"data.pkl" not in head and path.suffix.lower() not in TORCH_SUFFIXES:
         return _ARCHIVE
-    return next((text for sign, text in _SIGNS if head.startswith(sign)), None)
+    sign = next((text for sign, text in _SIGNS if head.startswith(sign)), None)
+    return sign if sign is not None or path.suffix.lower() not in WEIGHT_SUFFIXES else _words(head)
+
+
+def _words(head: bytes) -> Message | None:
+    """What to say of a text under a model's name, None if it is none."""
+    try:
+        text = " ".join(codecs.getincrementaldecoder("utf-8")().decode(head).split())  # its last letter may be cut
+    except UnicodeDecodeError:
+        return None
+    if not text or not text.isprintable():
+        return None
+    return say("This is a text saved under a model's name: “{text}”. Download the model again.", text=shown(text, 80))
 
 
 def not_weights(path: Path, error: NotWeights, head: bytes) -> Message:

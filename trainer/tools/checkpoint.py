@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.errors import BadInput
 from trainer.messages import Message, say
-from trainer.models import keys
+from trainer.models import keys, layouts
 from trainer.models.configs import config_beside
 from trainer.models.header import FAMILY_TITLES, INPAINTING_CHANNELS, TRAINABLE, ModelFacts, inspect_file
 from trainer.models.library_names import unet_links, vae_links
@@ -133,16 +133,9 @@ def family_of(name: str | None) -> StableDiffusion:
 
 def _file(facts: ModelFacts) -> Checkpoint:
     header = read_header(facts.path)
-    names = _plain_names(header.tensors)
+    names = layouts.unet_names(header.tensors)
     places = {names.get(name, ldm_name(name)): Place.of(facts.path, info) for name, info in header.tensors.items()}
     return Checkpoint(facts.path, facts, places, header.metadata)
-
-
-def _plain_names(names: Collection[str]) -> dict[str, str]:
-    """Of a file that has the UNet's averaged weights alone: the names of those that they stand for."""
-    if any(name.startswith(keys.LDM_UNET) for name in names):
-        return {}
-    return keys.plain_names([name for name in names if name.startswith(keys.LDM_EMA)])
 
 
 def ldm_name(name: str) -> str:

@@ -5982,7 +5982,7 @@
   </message>
   <message>
    <source>{count} other weights differ that a LoRA has no layer for, for example {name}; they are not in it.</source>
-   <translation type="unfinished" />
+   <translation>另有 {count} 个权重不同，但 LoRA 没有对应的层，例如 {name}；它们不在结果里。</translation>
   </message>
   <message>
    <source>{count} tensors merged into {path}.</source>

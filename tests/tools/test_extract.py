@@ -130,6 +130,28 @@ def test_what_is_equal_is_left_out(base: Path, tmp_path: Path) -> None:
         use("extract", base=base, tuned=one, output=tmp_path / "nothing.safetensors", least_change=2.0)
 
 
+def test_what_a_lora_cannot_hold_is_told(base: Path, tmp_path: Path) -> None:
+    """Norms, biases and embeddings that were trained too; convolutions are left out where no rank is given to them."""
+    bias, norm = QUERY_WEIGHT.replace("to_q.weight", "to_out.0.bias"), f"{UNET}input_blocks.1.0.in_layers.0.weight"
+    words = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+
+    def train(tensors: Tensors) -> None:
+        for name in (QUERY_WEIGHT, CONV_WEIGHT, bias, norm, words, "first_stage_model.decoder.conv_in.weight"):
+            tensors[name] += 1e-3 * torch.ones(()) if name != norm else torch.nan
+
+    tuned = changed(base, tmp_path / "tuned.safetensors", train)
+    for parts, count, name in (("both", 3, words), ("unet", 2, norm)):
+        result = use("extract", base=base, tuned=tuned, output=tmp_path / f"{parts}.safetensors", rank=4, parts=parts)
+        notes = [str(note) for note in result.notes]
+        assert result.facts["outside"] == count
+        assert notes[-1].startswith(f"{count} other weights differ that a LoRA has no layer for, for example ")
+        assert any(name in notes[-1] for name in (words, bias, norm))
+    half = base_file(tmp_path, "half", dtype=torch.float16)
+    one = changed(base, tmp_path / "one.safetensors", lambda tensors: tensors[QUERY_WEIGHT].add_(torch.eye(32)))
+    result = use("extract", base=half, tuned=one, output=tmp_path / "lora.safetensors", rank=4)
+    assert result.facts["outside"] == 0, "rounding is no training"
+
+
 def test_metadata(base: Path, tuned: Path, tmp_path: Path) -> None:
     use("extract", base=base, tuned=tuned, output=tmp_path / "lora.safetensors", rank=4, conv_rank=2)
     metadata = read_header(tmp_path / "lora.safetensors").metadata

@@ -21,6 +21,7 @@ from trainer.tools.checkpoint import (
     check_numbers,
     family_architecture,
     open_checkpoint,
+    part_of,
     same_family,
 )
 from trainer.tools.output import check_output
@@ -85,6 +86,7 @@ def run(settings: ExtractSettings, watch: Watch) -> Result:
         PRECISIONS[settings.precision],
         watch,
     )
+    outside = _outside(base, tuned, settings)
     found, share = ranks(layers), (seen.kept / seen.whole) ** 0.5
     return Result(
         say(
@@ -93,8 +95,8 @@ def run(settings: ExtractSettings, watch: Watch) -> Result:
             kept=f"{100 * share:.2f}",
         ),
         (output,),
-        tuple(_notes(seen, len(jobs), layers)),
-        {"layers": len(layers), "equal": seen.num_equal, "ranks": found, "kept": share},
+        tuple(_notes(seen, len(jobs), outside)),
+        {"layers": len(layers), "equal": seen.num_equal, "outside": len(outside), "ranks": found, "kept": share},
     )  # fmt: skip
 
 
@@ -134,6 +136,33 @@ def _jobs(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) -> Ite
             ),
             say("If it has no text encoder, extract the UNet only."),
         )
+
+
+def _outside(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) -> list[str]:
+    """The weights that differ where no LoRA has a layer: norms, biases, embeddings, and the ends of the UNet."""
+    held = {target.weight for target in lora_layers(base).values()}
+    found = []
+    with Files() as files:
+        for name, one in base.places.items():
+            other = tuned.places.get(name)
+            if name in held or other is None or not _is_chosen(part_of(name), settings.parts):
+                continue
+            if one.shape == other.shape and one.is_float and other.is_float and _differs(one, other, settings, files):
+                found.append(name)
+    return found
+
+
+def _is_chosen(part: str | None, parts: str) -> bool:
+    """Whether a part of the model ("vae", …) is one of those that are looked at."""
+    chosen = "unet" if part == "unet" else "text_encoder" if part in ("text_encoder", "text_encoder_2") else None
+    return chosen is not None and parts in ("both", chosen)
+
+
+def _differs(one: Place, other: Place, settings: ExtractSettings, files: Files) -> bool:
+    try:
+        return _difference(_Job("", one, other, 0), settings.least_change, files) is not None
+    except BadInput:
+        return True  # values that are no numbers, where nothing is made of them
 
 
 def _is_wide(place: Place) -> bool:
@@ -231,8 +260,14 @@ def _metadata(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) ->
     )  # fmt: skip
 
 
-def _notes(seen: _Seen, total: int, layers: dict[str, Made]) -> Iterator[Message]:
+def _notes(seen: _Seen, total: int, outside: list[str]) -> Iterator[Message]:
     if seen.num_equal:
         yield say(
             "{count} of {total} layers are equal in both models and were left out.", count=seen.num_equal, total=total
+        )
+    if outside:
+        yield say(
+            "{count} other weights differ that a LoRA has no layer for, for example {name}; they are not in it.",
+            count=len(outside),
+            name=outside[0],
         )

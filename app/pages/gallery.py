@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QSize, Qt, QTimer
 from PySide6.QtWidgets import (
     QHBoxLayout,
     QListWidget,
@@ -70,6 +70,7 @@ class GalleryPage(QWidget):
         column.addWidget(label(tr("Runs"), "title"))
         self.list = QListWidget()
         self.list.setAccessibleName(tr("Runs"))
+        self.list.setIconSize(QSize(theme.px(20), theme.px(20)))
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.itemActivated.connect(self._open_item)
         self.list.itemClicked.connect(self._open_item)

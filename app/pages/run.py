@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtWidgets import (
     QFrame,
-    QHBoxLayout,
     QInputDialog,
     QMenu,
     QPlainTextEdit,
@@ -96,8 +95,9 @@ class RunPage(QWidget):
         return outside
 
     def _build_cards(self) -> Pieces:
+        from app.widgets.beside import Beside
         from app.widgets.loss_plot import LossPlot
-        from app.widgets.run_figures import RunFigures
+        from app.widgets.run_figures import WIDTH, RunFigures
         from app.widgets.run_files import RunFiles
         from app.widgets.run_pictures import RunPictures
 
@@ -120,11 +120,7 @@ class RunPage(QWidget):
         plot_card = Card()
         plot_card.add(self.plot)
         plot_card.setMinimumHeight(theme.px(340))
-        across = QHBoxLayout()
-        across.setSpacing(theme.px(2 * theme.SPACE))
-        across.addWidget(self.figures)
-        across.addWidget(plot_card, 1)
-        column.addLayout(across)
+        column.addWidget(Beside(self.figures, plot_card, above_below=WIDTH + 360, first_width=WIDTH))
         yield
         self.pictures = RunPictures()
         column.addWidget(self.pictures)
@@ -138,7 +134,7 @@ class RunPage(QWidget):
     def _build_title(self) -> QVBoxLayout:
         self.title = ElidedLabel("", "title", Qt.TextElideMode.ElideRight)
         self.chooser = QToolButton(popupMode=QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.chooser.setText(tr("Other runs"))
+        self.chooser.setText(f" {tr('Other runs')}")  # the blank keeps off the icon
         self.chooser.setIcon(theme.icon("history"))
         self.chooser.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.menu = QMenu(self.chooser)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QFontMetrics, QPainter, QPaintEvent
+from PySide6.QtGui import QFontMetrics, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import (
+    QBoxLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
@@ -23,6 +24,7 @@ from app import theme
 from app.i18n import tr
 from app.preferences import Preferences
 
+BUTTONS_BELOW = 480  # design pixels of a banner's width
 PROGRESS_STEPS = 1000  # that a bar shows at most; its own numbers are too small for bytes
 SEVERITY_ICONS = {"info": "info", "good": "circle-check", "warning": "triangle-alert", "problem": "circle-x"}
 
@@ -146,12 +148,20 @@ class Banner(QFrame):
         sign.setPixmap(theme.pixmap(SEVERITY_ICONS[severity], severity, 18))
         line.addWidget(sign, 0, Qt.AlignmentFlag.AlignTop)
         self.text = label(text, wrap=True)
-        line.addWidget(self.text, 1)
+        self._parts = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._parts.addWidget(self.text, 1)
+        line.addLayout(self._parts, 1)
         if actions:
-            line.addWidget(_flowing([button(name, action) for name, action in actions]))
+            self._parts.addWidget(flowing([button(name, action) for name, action in actions]))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Where it is narrow the buttons stand below the words."""
+        super().resizeEvent(event)
+        narrow = self.width() < theme.px(BUTTONS_BELOW)
+        self._parts.setDirection(QBoxLayout.Direction.TopToBottom if narrow else QBoxLayout.Direction.LeftToRight)
 
 
-def _flowing(buttons: Sequence[QPushButton]) -> QWidget:
+def flowing(buttons: Sequence[QPushButton]) -> QWidget:
     """Buttons side by side, or one below the other where it is narrow."""
     from app.widgets.flow import FlowLayout
 

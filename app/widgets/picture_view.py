@@ -32,7 +32,7 @@ class PictureView(QWidget):
         self._path: Path | None = None
         self._image = QImage()
         self._words = words
-        self.setMinimumSize(theme.px(96), theme.px(96))
+        self.setMinimumSize(theme.px(64), theme.px(64))
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
 
     def sizeHint(self) -> QSize:

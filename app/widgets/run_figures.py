@@ -11,7 +11,7 @@ from app.runs import Run
 from app.widgets.basics import Card, ProgressBar, label
 from app.words import count_words, size_words, time_words
 
-WIDTH = 232
+WIDTH = 232  # beside the curves
 
 
 class RunFigures(Card):
@@ -19,7 +19,6 @@ class RunFigures(Card):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFixedWidth(theme.px(WIDTH))
         self.percent = label("", "big")
         self.percent.setFont(theme.font("title", bold=True))
         self.state = label("", "heading", wrap=True)

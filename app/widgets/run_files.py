@@ -11,7 +11,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app import theme
 from app.i18n import tr
-from app.widgets.basics import Card, ElidedLabel, button, clear, label, row, tool_button
+from app.widgets.basics import Card, ElidedLabel, button, clear, flowing, label, row, tool_button
 from app.words import size_words
 from trainer.ipc.events import Saved
 
@@ -37,8 +37,7 @@ class RunFiles(Card):
         self._all = False
         self.open_folder = button(tr("Open the folder"), self._open, icon="folder-open")
         self.export = button(tr("Export to a WebUI…"), self.export_asked.emit, icon="upload")
-        self.heading_row.addWidget(self.open_folder)
-        self.heading_row.addWidget(self.export)
+        self.heading_row.addWidget(flowing((self.open_folder, self.export)))
         self.list = QWidget()
         self._lines = QVBoxLayout(self.list)
         self._lines.setContentsMargins(0, 0, 0, 0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHBoxLayout, QVBoxLayout
+from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from app import theme
 from app.i18n import tr
 from app.runs import Run
 from app.widgets.basics import Card, ElidedLabel, label, row, tool_button
+from app.widgets.beside import Beside
 from app.widgets.picture_view import Comparison, PictureView
 from app.widgets.sample_grid import GridArea, SampleGrid, step_words
 
@@ -32,7 +33,9 @@ class RunPictures(Card):
         self.newest_name.setFixedWidth(theme.px(LARGE - 64))
         earlier = tool_button("chevron-left", tr("Previous prompt"), lambda: self._turn(-1))
         later = tool_button("chevron-right", tr("Next prompt"), lambda: self._turn(1))
-        left = QVBoxLayout()
+        large = QWidget()
+        left = QVBoxLayout(large)
+        left.setContentsMargins(0, 0, 0, 0)
         left.addWidget(self.newest)
         left.addLayout(row(earlier, self.newest_name, later, spacing=2))
         left.addStretch(1)
@@ -41,14 +44,12 @@ class RunPictures(Card):
         self.area = GridArea(self.grid)
         self.area.setMinimumHeight(theme.px(LARGE + 32))
         self.hint = label(tr("Click a picture to see it beside the one before training."), "small", wrap=True)
-        right = QVBoxLayout()
+        several = QWidget()
+        right = QVBoxLayout(several)
+        right.setContentsMargins(0, 0, 0, 0)
         right.addWidget(self.area, 1)
         right.addWidget(self.hint)
-        across = QHBoxLayout()
-        across.setSpacing(theme.px(16))
-        across.addLayout(left)
-        across.addLayout(right, 1)
-        self.body.addLayout(across)
+        self.add(Beside(large, several, above_below=LARGE + 260, first_width=LARGE))
 
     def set_run(self, run: Run) -> None:
         self._run, self._known, self._index = run, (-1, -1), 0

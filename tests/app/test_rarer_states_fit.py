@@ -23,8 +23,13 @@ from tests.app.model_page import sdxl as sdxl
 from tests.app.model_page import tiny as tiny
 from tests.app.test_metadata_view import write as write_lora
 from tests.app.test_window import cut_when_settled, lacks_room
+from tests.fake_worker import run_of
 from tests.models import shapes
 from tests.models.shapes import Shapes
+from trainer.config.files import write_run
+from trainer.ipc import events
+from trainer.ipc.journal import Journal
+from trainer.ipc.runfolder import create
 from trainer.messages import say
 from trainer.models.keys import LDM_CLIP, LDM_VAE
 from trainer.tools.catalog import TOOLS
@@ -118,3 +123,26 @@ def test_the_strip_leaves_out_what_has_no_place(app: QApplication, window: MainW
     assert strip.minimumSizeHint().width() <= theme.px(400)
     assert not [made.text() for made in (strip.show_run, strip.stop) if lacks_room(made)]
     ground.close()
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_run_that_is_over(app: QApplication, window: MainWindow, tmp_path: Path, wait: Wait, ends_well: bool) -> None:
+    folder = create(tmp_path, "a rather long name of a run 测试")
+    write_run(folder.run_file, run_of())
+    end = events.Done(20, "finished", "a-long-name-of-a-lora.safetensors") if ends_well else events.Failed(
+        say("The loss became not a number at step {step}.", step=20), say("Lower the learning rate.")
+    )
+    reports = [events.Hello(1, 1, 0.0, 0, 20, 2, 10, "cpu"), events.Plan(20, 10, 2, 100, 0, 1, 1, ("unet",))]
+    for step in range(1, 21):
+        reports.append(events.Step(step, 1, 0.1 + 1 / step, (1e-4,), 0.4, 3 << 30))
+        reports.append(events.Sample(step, 0, "a cat that sits on a wall in the evening light", 1, f"samples/{step}.png"))
+    reports.append(events.Saved("final", 20, 2, str(tmp_path / "a-long-name-of-a-lora.safetensors"), 9_000_000))
+    journal = Journal(folder.journal)
+    for report in (*reports, end):
+        journal.append(report)
+    journal.close()
+    runs, page = window.starter.runs(), window.page("run")
+    runs.open(folder.path)
+    wait(lambda: runs.current is not None and runs.current.is_read)
+    wait(lambda: page.banner.banner is not None)  # type: ignore[attr-defined]
+    assert not cut_when_settled(window, "run", app)

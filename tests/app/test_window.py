@@ -105,6 +105,8 @@ def test_no_label_or_button_is_cut(app: QApplication, language: str, scale: int,
         wait(lambda: window.draft.is_checked)
         cut = [f"{key}: {what}" for key in PAGES for what in cut_when_settled(window, key, app)]
         assert not cut, "\n".join(cut)
+        buttons = [made for made in window.findChildren(QAbstractButton) if not made.icon().isNull()]
+        assert not [made.text() for made in buttons if made.iconSize().width() < theme.px(14)], "icons grow too"
     finally:
         close(window)
         theme.apply("light", 100)

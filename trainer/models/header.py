@@ -308,27 +308,31 @@ def _base(path: Path, header: Header, found: layouts.Found) -> ModelFacts:
     return _whole(_with_prediction(facts, told), _resolution(header))
 
 
-_SCALES = (".scale_weight", ".weight_scale", ".absmax", "scaled_fp8")  # by which packed numbers are to be multiplied
+# Names of the factors by which packed numbers are to be multiplied.
+_SCALES = {".scale_weight": "fp8", ".weight_scale": "fp8", "scaled_fp8": "fp8", ".absmax": "nf4"}
 
 
 def _packed(header: Header) -> str | None:
     """The kind of numbers that packed (quantised) weights have, None if all are plain ones."""
-    for name, info in header.tensors.items():
-        if name.endswith(_SCALES):
-            return "fp8" if name.endswith(_SCALES[:2]) or name == _SCALES[-1] else "nf4"
-        if info.dtype not in FLOATS and name.endswith(("weight", "bias")):
-            return info.dtype[:12].lower()
-    return None
+    scales = (kind for name in header.tensors for end, kind in _SCALES.items() if name.endswith(end))
+    integers = (
+        info.dtype[:12].lower()
+        for name, info in header.tensors.items()
+        if info.dtype not in FLOATS and name.endswith(("weight", "bias"))
+    )
+    return next(scales, None) or next(integers, None)
 
 
 def _packed_facts(facts: ModelFacts, kind: str) -> ModelFacts:
+    """The facts of a packed model; with factors beside its numbers it is none for any tool either."""
     text = say(
         "The weights of this {family} model are quantised ({kind}), for drawing alone. Choose its version in fp16, bf16 or "
         "fp32.",
         family=FAMILY_TITLES[facts.family or ""],
         kind=shown(kind),
     )
-    return replace(facts, kind="unknown", summary=text, problem=text, use=None)
+    facts = replace(facts, problem=text, use=None)
+    return replace(facts, kind="unknown", summary=text) if kind in _SCALES.values() else facts
 
 
 def _with_prediction(facts: ModelFacts, told: predictions.Told) -> ModelFacts:

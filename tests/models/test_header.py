@@ -201,6 +201,12 @@ def test_a_config_beside_that_cannot_be_read(tmp_path: Path, sd1: Shapes) -> Non
     assert inspect_file(path).problem is None
 
 
+def test_averaged_weights_beside_scraps_of_a_unet(tmp_path: Path) -> None:
+    """As a mutated header had it: what there is of the UNet is not its first layer."""
+    scraps: Shapes = {f"{LDM_UNET}label_emb.0.0.weight": (), "model_ema.diffusion_modelinput_blocks00weight": ()}
+    assert inspect_file(write(tmp_path / "x.safetensors", scraps)).problem is not None
+
+
 def test_a_full_size_header_takes_less_than_a_third_of_a_second(tmp_path: Path, sd1: Shapes) -> None:
     many = {**sd1, **{f"model_ema.{index}_{'x' * 60}": (320, 320) for index in range(3000)}}
     path = write(tmp_path / "x.safetensors", many, {"thumbnail": "x" * 500_000})

@@ -263,7 +263,7 @@ def unet_names(names: Collection[str]) -> dict[str, str]:
 
     A UNet alone lacks the level that checkpoints have above it; a model may have averaged weights alone.
     """
-    if any(name.startswith(LDM_UNET) for name in names):
+    if f"{LDM_UNET}input_blocks.0.0.weight" in names:
         return {}
     for prefix in ("diffusion_model.", ""):
         if f"{prefix}input_blocks.0.0.weight" in names:

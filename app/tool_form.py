@@ -13,7 +13,7 @@ from PySide6.QtWidgets import QVBoxLayout, QWidget
 from app import theme
 from app.editors import Editor
 from app.form import editor_for, problem_text
-from app.i18n import joined, tr, translate_message, translate_trainer
+from app.i18n import tr, translate_message, translate_trainer
 from app.path_editor import model_files
 from app.preferences import Preferences
 from app.slices import Pieces
@@ -270,4 +270,4 @@ def job_subject(values: Values) -> str:
     names += [Path(str(path)).name for path in values.get("files", ())]
     names += [Path(str(entry.get("path"))).name for entry in values.get("loras", ()) if entry.get("path")]
     target = Path(str(values["output"])).name if values.get("output") else ""
-    return joined(", ".join(names[:3]), f"→ {target}" if target else "")
+    return " ".join(filter(None, (", ".join(names[:3]), f"→ {target}" if target else "")))

@@ -100,13 +100,14 @@ class ReviewPage(Page):
         if self.draft.is_missing(problem.place):
             icon, role = "circle-dot", "accent"
         sign.setPixmap(theme.pixmap(icon, role, 16))
-        text = label(f"{place_words(problem.place)}: {problem_text(problem)}", wrap=True)
+        place = place_words(problem.place)
+        text = label(tr("{subject}: {text}", subject=place, text=problem_text(problem)), wrap=True)
         action: Callable[[], object] = lambda: self.context.jump(problem.place)  # noqa: E731
         name = tr("Go there")
         if page_of(problem.place) == "review" or setting_at(problem.place, sections()) is None:
             action, name = (lambda: self.draft.remove(problem.place)), tr("Remove it")
         go = button(name, action, role="link")
-        go.setAccessibleName(f"{name}: {place_words(problem.place)}")
+        go.setAccessibleName(f"{name}: {place}")
         made = QWidget()
         line = QHBoxLayout(made)
         line.setContentsMargins(0, 0, 0, 0)
@@ -122,13 +123,13 @@ class ReviewPage(Page):
 
 
 def place_words(place: str) -> str:
-    """A place as people call it: "Optimiser, Learning rate"."""
+    """A place as people call it: "Optimiser · Learning rate"."""
     found = setting_at(place, sections())
     page = page_of(place)
     if found is None or page == "review":
         return place
     name = translate_trainer(found[1].label)
-    return name if name == title_of(page) else f"{title_of(page)}, {name}"
+    return name if name == title_of(page) else f"{title_of(page)} · {name}"
 
 
 def _sentence(icon: str, text: str) -> QWidget:

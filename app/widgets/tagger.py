@@ -138,7 +138,8 @@ class TaggerCard(Card):
         for form in (self.settings, self.writing):
             _, problems = form.settings()
             if problems:
-                text = f"{form.name_of(problems[0])}: {problem_text(problems[0])}"
+                name = form.name_of(problems[0])
+                text = tr("{subject}: {text}", subject=name, text=problem_text(problems[0]))
                 self.banner.show_banner(text, "problem")
                 return
         settings, writing = self.settings.settings()[0], self.writing.settings()[0]

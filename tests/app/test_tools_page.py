@@ -13,11 +13,12 @@ from PySide6.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
 from PySide6.QtWidgets import QApplication, QMessageBox, QPushButton
 
+from app import i18n
 from app.main_window import MainWindow
 from app.pages.tools import ToolsPage
 from app.processes import Command, complaint, read_event, sentence
 from app.tool_editors import EntriesEditor, FileEditor
-from app.tool_form import ToolForm, free_name, suggested_output
+from app.tool_form import ToolForm, free_name, job_subject, suggested_output
 from app.tool_jobs import Job, Jobs, command_line
 from app.widgets.metadata_view import MetadataView
 from tests.app.conftest import Wait
@@ -491,3 +492,11 @@ def test_a_window_with_a_tool_at_work_asks_before_it_closes(
     assert "Convert is still at work" in asked[0]
     page.jobs.stop(job)
     wait(lambda: page.jobs.running is None)
+
+
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+def test_a_job_is_named_by_its_files(app: QApplication, language: str) -> None:
+    i18n.set_language(language)
+    values = {"model_a": "/m/a.ckpt", "output": "/m/new.safetensors"}
+    assert job_subject(values) == "a.ckpt → new.safetensors"
+    assert job_subject({"output": "/m/new.safetensors"}) == "→ new.safetensors"

@@ -225,9 +225,8 @@ class ExportDialog(QDialog):
             text = f"{target.program} ({name})" if target.program not in ("", name) else name
             box = Switch(text, toolTip=str(target.lora_folder))
             box.setChecked(str(target.root) in chosen)
-            choice = RefreshChoice()
-            box.toggled.connect(lambda on, choice=choice, target=target: choice.set_target(target if on else None))
-            choice.set_target(target if box.isChecked() else None)
+            choice = RefreshChoice(indent=theme.px(26))
+            box.toggled.connect(lambda _: self._show_which_others())
             self._also_column.addWidget(box)
             self._also_column.addWidget(choice)
             self._others.append((box, target, choice))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QLineEdit, QVBoxLayout, QWidget
 
 from app import theme, work
@@ -18,14 +19,14 @@ class RefreshChoice(QWidget):
     What is chosen is kept at once, for runs too; a user and password in the address only for as long as this lives.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, indent: int = 0) -> None:
         super().__init__()
         self._target: Target | None = None
         self._keeping = work.Latest(self, lambda _: None)
         self.switch = Switch("")
         self.address = QLineEdit()
         column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
+        column.setContentsMargins(indent, 0, 0, 0)
         column.setSpacing(theme.px(theme.SPACE))
         column.addWidget(self.switch)
         column.addWidget(self.address)
@@ -34,22 +35,29 @@ class RefreshChoice(QWidget):
         self.set_target(None)
 
     def set_target(self, target: Target | None) -> None:
-        """Show what is wanted of this program."""
+        """Show what is wanted of this program; nothing changes if it is the same, nor what was typed."""
+        if target is not None and target == self._target:
+            return
         self._target = target
-        able = target is not None and target.api is not None
-        self.setVisible(able)
+        self._read()
+        self.setVisible(target is not None and target.api is not None)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._read()  # it may have been changed in another place
+
+    def _read(self) -> None:
+        target = self._target
         if target is None or target.api is None:
             return
         api, wish = APIS[target.api], wish_of(target.root)
         self.switch.setText(tr("Let a running {program} show it at once", program=api.name))
-        needs = tr("It must have been started with {switch}.", switch=api.switch) if api.switch else ""
-        self.switch.setToolTip(needs)
+        self.switch.setToolTip(tr("It must have been started with {switch}.", switch=api.switch) if api.switch else "")
         self.switch.setChecked(wish.refresh)
         self.address.setText(wish.address)
         self.address.setPlaceholderText(api.address)
         self.address.setAccessibleName(tr("Address of {program}", program=api.name))
-        secret = tr("With a user and password: http://user:password@host:port. They are not remembered.")
-        self.address.setToolTip(secret if api.switch else "")
+        self.address.setToolTip(tr("With a user and password: http://user:password@host:port. They are not remembered."))
         self.address.setVisible(wish.refresh)
 
     def wish(self) -> Wish:

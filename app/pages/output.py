@@ -9,9 +9,10 @@ from app.i18n import tr
 from app.pages.base import BannerPlace, Context, Page
 from app.refresh_choice import RefreshChoice
 from app.slices import Pieces
-from app.widgets.basics import Card
+from app.widgets.basics import Card, label
+from app.widgets.named import Named
 from app.words import size_words
-from trainer.export_targets import find_target
+from trainer.export_targets import Target, find_target
 
 SAVING = ("output.name", "output.folder", "output.save_every_epochs", "output.save_every_steps", "output.keep_last",
           "output.precision", "output.snapshot_minutes", "output.tensorboard")  # fmt: skip
@@ -37,9 +38,12 @@ class OutputPage(Page):
         yield from form.build()
         export = Card(tr("Placing"), tr("The finished LoRA can be put where your image program finds it."))
         self.refresh = RefreshChoice()
-        self._target = work.Latest(self, self.refresh.set_target)
+        self._refresh_row = Named()
+        self._refresh_row.put(label(""), self.refresh)
+        self._refresh_row.hide()
+        self._target = work.Latest(self, self._show_target)
         copy, header = self.form(COPY, "copy"), self.form(HEADER, "export")
-        for part in (copy, self.refresh, header):
+        for part in (copy, self._refresh_row, header):
             export.add(part)
         self.add(export)
         yield from copy.build()
@@ -55,6 +59,10 @@ class OutputPage(Page):
         if folder != self._folder:
             self._folder = folder
             self._target.ask(lambda: find_target(folder) if folder else None)
+
+    def _show_target(self, target: Target | None) -> None:
+        self.refresh.set_target(target)
+        self._refresh_row.setVisible(not self.refresh.isHidden())
 
     def _show_room(self) -> None:
         facts = self.draft.disk.facts

@@ -23,7 +23,7 @@ from tests.app.conftest import Wait
 from tests.app.test_window import lacks_room
 from tests.targets.fakes import comfyui, swarmui
 from trainer.paths import user_folder
-from trainer.targets.wishes import Wish, wish_of
+from trainer.targets.wishes import Wish, remember, wish_of
 
 
 @pytest.fixture
@@ -143,6 +143,12 @@ def test_the_page_and_the_dialog_speak_of_the_same_program(
     window.draft.set("output.export_to", str(comfyui(tmp_path / "comfy")))
     wait(lambda: page.refresh.isHidden())
     dialog.deleteLater()
+    window.draft.set("output.export_to", offer.target)
+    wait(lambda: not page.refresh.isHidden())
+    window.open_page("model")
+    remember(Path(offer.target), Wish(False, "http://127.0.0.1:7861"))
+    window.open_page("output")
+    assert page.refresh.wish() == Wish(False, "http://127.0.0.1:7861")
 
 
 def test_a_webui_that_does_not_answer_is_a_note(

@@ -5893,6 +5893,10 @@
    <translation>没有这个名称的设置。</translation>
   </message>
   <message>
+   <source>there is not enough memory</source>
+   <translation>内存不足</translation>
+  </message>
+  <message>
    <source>there is not enough memory to open it</source>
    <translation>内存不够，打不开</translation>
   </message>

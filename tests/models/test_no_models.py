@@ -69,6 +69,17 @@ def test_wrong_places_in_a_header(tmp_path: Path) -> None:
         assert inspect_file(path).kind == "unknown"
 
 
+def test_no_memory_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.models import header
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(header, "read_header", full)
+    (tmp_path / "x.safetensors").write_bytes(bytes(range(100)))
+    assert str(inspect_file(tmp_path / "x.safetensors").problem).endswith("cannot be read: there is not enough memory.")
+
+
 def test_a_cut_download(tmp_path: Path, tiny_file: Path) -> None:
     path = tmp_path / "half.safetensors"
     path.write_bytes(tiny_file.read_bytes()[:-1000])

@@ -225,7 +225,9 @@ def _missing(path: Path) -> ModelFacts:
     return _bad(path, "missing", say("There is no file or folder {path}.", path=str(path)))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception) -> str | Message:
+    if isinstance(error, MemoryError):
+        return say("there is not enough memory")
     return (getattr(error, "strerror", None) or str(error)).rstrip(".")
 
 

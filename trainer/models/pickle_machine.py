@@ -201,8 +201,12 @@ class Machine:
         self._stack.append(self._read(self._number(form)).decode("utf-8", "surrogatepass"))
 
     def _tuple(self, count: int) -> None:
-        values = [self._pop() for _ in range(count)]
-        self._stack.append(tuple(reversed(values)))
+        stack = self._stack
+        if len(stack) - count < (self._marks[-1] if self._marks else 0):
+            raise BadPickle(say("its pickle is damaged"))
+        values = tuple(stack[-count:])
+        del stack[-count:]
+        stack.append(values)
 
     def _protocol(self) -> None:
         if self._number(_BYTE) > 5:

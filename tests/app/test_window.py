@@ -185,7 +185,7 @@ def test_tab_goes_through_a_page_in_reading_order(window: MainWindow, wait: Wait
         window.preferences.set_folded(name, False)
     page = window.page(key)
     assert isinstance(page, Page)
-    wait(lambda: window.draft.is_checked)
+    wait(lambda: window.draft.is_checked and not window.context.slices._tasks)  # nothing moves any more
     window.activateWindow()
     window.sidebar.buttons["settings"].setFocus()
     tops, names = [], []

@@ -32,7 +32,7 @@ MAX_RATES = 4  # parts with a learning rate of their own
 WIDTH = len(ROW_COLUMNS) + MAX_RATES
 PACE_STEPS = 200  # the pace is that of the last so many steps
 ROWS_A_BATCH = 5_000  # handed over at once while a long journal is read
-BREATH_S = 0.002  # after each piece of a long journal, so that the window's thread never waits long for its turn
+WORK_S, BREATH_S = 0.002, 0.002  # in turn while a long journal is read: the window's thread never waits long for its own
 BATCH_S = 0.1
 LIVENESS_S = 1.0
 RECONNECT_S = 1.0
@@ -290,11 +290,13 @@ class Follower(QThread):
 
     def _read_journal(self) -> None:
         """Everything in the file after what is known, in batches."""
-        batch = Batch()
+        batch, since = Batch(), time.perf_counter()
         for part in journal.read(self.folder.journal, self._offset):
             self._offset = part.offset
             self._take(part.content, batch)
-            time.sleep(BREATH_S)
+            if time.perf_counter() - since >= WORK_S:
+                time.sleep(BREATH_S)
+                since = time.perf_counter()
             if batch.num_rows >= ROWS_A_BATCH:
                 self._emit(batch)
                 batch = Batch()

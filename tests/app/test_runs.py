@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -312,3 +313,19 @@ def test_a_worker_that_takes_over_at_once_is_told(tmp_path: Path, monkeypatch: p
         follower._look_for_life(batch)
         told.append(None if batch.status is None else (batch.alive, batch.status.pid))
     assert told == [(True, 7), None, (True, 8), (False, 0)]
+
+
+def test_many_events_are_read_in_few_breaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader rests by the time that it has worked, not by what it reads: a run with many previews opens at once."""
+    folder = create(tmp_path, "x")
+    writer = Journal(folder.journal)
+    for step in range(1000):
+        writer.append(events.Sample(step, 0, "a cat", 1, f"samples/{step}.png"))
+    writer.close()
+    clock, breaths = iter(range(10**6)), []
+    monkeypatch.setattr("app.journal.time", SimpleNamespace(perf_counter=lambda: next(clock) / 10_000, sleep=breaths.append))
+    follower, batches = Follower(folder), []
+    follower.arrived.connect(batches.append)
+    follower._read_journal()
+    assert sum(len(batch.items) for batch in batches) == 1000
+    assert 40 <= len(breaths) <= 60, "0.1 ms each: one breath in about 20"

@@ -31,6 +31,7 @@ from app import theme
 from app.journal import Floats, band, thinned
 
 KEY_STEP = 8  # design pixels that a key moves the pointer
+ROUNDING, LEAST_SPREAD = 1e-6, 0.005  # shares of a value: what is no change, and the least that the axis shows
 MOST_LOOKED_AT = 5000  # values of a faint curve from which the range of the axis is told
 
 
@@ -325,7 +326,11 @@ class Plot(QWidget):
         low, high = min(lows), max(highs)
         if not self.log_scale:
             low = min(low, 0.0) if low < 0.5 * high else low
-        room = (high - low) * 0.05 or abs(high) * 0.1 or 1.0
+        spread = high - low
+        if spread <= ROUNDING * abs(high):
+            room = abs(high) * 0.1 or 1.0
+        else:
+            room = max(spread * 0.05, (LEAST_SPREAD * abs(high) - spread) / 2)
         return (low if low == 0 else low - room), high + room
 
     def _y_ticks(self, view: View) -> list[tuple[float, str]]:

@@ -55,6 +55,16 @@ def test_curves_of_any_length_are_drawn(plot: Plot, count: int, log_scale: bool)
     assert count < 3 or has_colour(image, theme.qcolour("info"), image.width() // 3)
 
 
+@pytest.mark.parametrize("log_scale", [False, True])
+@pytest.mark.parametrize("change", [0.0, 1e-16, 1e-5, 0.01])
+def test_the_axis_of_a_curve_that_hardly_changes_has_numbers_apart(plot: Plot, change: float, log_scale: bool) -> None:
+    x = np.arange(100.0)
+    plot.set_log_scale(log_scale)
+    plot.show_curves([Curve("a", x, 0.1 * (1 + change * np.sin(x)), "accent", 1.0)], end=100)
+    words = [text for _, text in plot._y_ticks(plot.view())]
+    assert len(set(words)) == len(words) >= 2
+
+
 def test_a_gap_is_not_bridged(plot: Plot) -> None:
     x = np.arange(100.0)
     y = np.ones(100)

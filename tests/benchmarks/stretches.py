@@ -192,7 +192,8 @@ def open_many_previews(window: MainWindow, watch: Watch) -> None:
     with watch(f"a run with {PREVIEWS:,} previews opened", 1.0, lambda: runs.current is not None and runs.current.is_read):
         runs.open(folder)
     with watch(f"{PREVIEWS:,} previews drawn", 0.5):
-        pass
+        window.open_page("run")
+        page._scroll.ensureWidgetVisible(page.pictures.area)
     for place in 0.0, 0.5:
         with watch(f"{PREVIEWS:,} previews scrolled to {place:.0%}"):
             bar = page.pictures.area.horizontalScrollBar()

@@ -261,7 +261,7 @@ def _parser() -> argparse.ArgumentParser:
         "fetch",
         help="bring a model from the Hugging Face hub onto this disk",
         description="Goes on where it broke off. Environment: HF_ENDPOINT is a mirror's address, HF_TOKEN your token for "
-        "models that are not public (else the one that hf auth login saved is taken), HF_HOME the folder of the cache.",
+        "models that are not public (else the one of `hf auth login` is taken), HF_HOME the folder of the cache.",
     )
     fetch.add_argument("id", metavar="OWNER/NAME[/FILE][@REVISION]")
     fetch.add_argument("--plan", action="store_true", help="only say how much it is")

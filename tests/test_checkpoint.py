@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from trainer.checkpoint import FORMAT, read_snapshot
+from trainer.checkpoint import FORMAT, clear_leftovers, read_snapshot
 from trainer.errors import RunFailed
 from trainer.ipc.events import Warning_
 
@@ -54,3 +55,15 @@ def test_a_snapshot_of_another_version_is_refused_and_stays(tmp_path: Path) -> N
     with pytest.raises(RunFailed, match="another version"):
         read_snapshot(tmp_path, lambda warning: None)
     assert newer.exists()
+
+
+def test_what_a_killed_worker_left_half_written_goes(tmp_path: Path) -> None:
+    names = ("status.json", "state/snapshot-1.pt", "checkpoints/a.safetensors", "samples/1.png")
+    kept = [tmp_path / "status.json", tmp_path / f".status.json.{os.getpid()}-00ff00ff.tmp", tmp_path / "other" / ".x.1-0.tmp"]
+    left = [(tmp_path / name).with_name(f".{Path(name).name}.{os.getpid() + 1}-00ff00ff.tmp") for name in names]
+    for path in (*kept, *left):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    clear_leftovers(tmp_path)
+    assert [path.exists() for path in kept] == [True, True, True], "this process may be writing its status just now"
+    assert not any(path.exists() for path in left)

@@ -7,6 +7,7 @@ due at a position are written before its snapshot, so whoever goes on from a sna
 from __future__ import annotations
 
 import errno
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -233,10 +234,11 @@ def read_snapshot(folder: Path, warn: Callable[[events.Warning_], None]) -> dict
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what a killed worker left half written. Only for whoever holds the folder."""
-    for part in ("state", "checkpoints", "samples"):
-        for path in (folder / part).glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+    """Remove what a killed worker left half written. Only for whoever holds the folder; it may be writing there itself."""
+    for place in (folder, *(folder / part for part in ("state", "checkpoints", "samples"))):
+        for path in place.glob(".*.tmp"):
+            if f".{os.getpid()}-" not in path.name:
+                path.unlink(missing_ok=True)
 
 
 def write_snapshot(path: Path, state: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ def test_a_snapshot_of_another_version_is_refused_and_stays(tmp_path: Path) -> N
 
 def test_what_a_killed_worker_left_half_written_goes(tmp_path: Path) -> None:
     names = ("status.json", "state/snapshot-1.pt", "checkpoints/a.safetensors", "samples/1.png")
-    kept = [tmp_path / "status.json", tmp_path / f".status.json.{os.getpid()}-00ff00ff.tmp", tmp_path / "other" / ".x.1-0.tmp"]
+    kept = [tmp_path / name for name in ("status.json", f".status.json.{os.getpid()}-00ff00ff.tmp", "other/.x.1-0.tmp")]
     left = [(tmp_path / name).with_name(f".{Path(name).name}.{os.getpid() + 1}-00ff00ff.tmp") for name in names]
     for path in (*kept, *left):
         path.parent.mkdir(exist_ok=True)

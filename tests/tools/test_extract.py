@@ -146,6 +146,20 @@ def test_what_a_lora_cannot_hold_is_told(base: Path, tmp_path: Path) -> None:
         assert result.facts["outside"] == count
         assert notes[-1].startswith(f"{count} other weights differ that a LoRA has no layer for, for example ")
         assert any(name in notes[-1] for name in (words, bias, norm))
+
+
+def test_what_hardly_differs_is_looked_at_to_its_end(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One word's vector; and nothing but rounding."""
+    monkeypatch.setattr("trainer.tools.extract.STRETCH", 1000)
+    words = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+
+    def train(tensors: Tensors) -> None:
+        tensors[words][-1, -1] += 1
+        tensors[QUERY_WEIGHT].add_(torch.eye(32))
+
+    tuned = changed(base, tmp_path / "tuned.safetensors", train)
+    result = use("extract", base=base, tuned=tuned, output=tmp_path / "word.safetensors", rank=4)
+    assert result.facts["outside"] == 1 and words in str(result.notes[-1])
     half = base_file(tmp_path, "half", dtype=torch.float16)
     one = changed(base, tmp_path / "one.safetensors", lambda tensors: tensors[QUERY_WEIGHT].add_(torch.eye(32)))
     result = use("extract", base=half, tuned=one, output=tmp_path / "lora.safetensors", rank=4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from trainer.tools.lora_out import Made
 
 _EXACT_RULES = ("frobenius", "cumulative")
+STRETCH = 1 << 18  # numbers that are compared at once where one difference is enough
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class _Seen:
     whole: float = 0.0
     kept: float = 0.0
     num_equal: int = 0
+    outside: list[str] = field(default_factory=list)  # weights that differ where no LoRA has a layer
 
 
 def run(settings: ExtractSettings, watch: Watch) -> Result:
@@ -76,7 +78,7 @@ def run(settings: ExtractSettings, watch: Watch) -> Result:
     check_output(output, [base.path, tuned.path], LORA_SUFFIXES, settings.overwrite)
     same_family({"Base model": base, "Trained model": tuned})
     jobs = list(_jobs(base, tuned, settings))
-    layers, seen = _extract(jobs, settings, watch)
+    layers, seen = _extract(jobs, list(_outside(base, tuned, settings)), settings, watch)
     if not layers:
         raise BadInput(say("The models do not differ in the {count} layers that were compared.", count=len(jobs)))
     write_lora(
@@ -86,7 +88,6 @@ def run(settings: ExtractSettings, watch: Watch) -> Result:
         PRECISIONS[settings.precision],
         watch,
     )
-    outside = _outside(base, tuned, settings)
     found, share = ranks(layers), (seen.kept / seen.whole) ** 0.5
     return Result(
         say(
@@ -95,8 +96,8 @@ def run(settings: ExtractSettings, watch: Watch) -> Result:
             kept=f"{100 * share:.2f}",
         ),
         (output,),
-        tuple(_notes(seen, len(jobs), outside)),
-        {"layers": len(layers), "equal": seen.num_equal, "outside": len(outside), "ranks": found, "kept": share},
+        tuple(_notes(seen, len(jobs))),
+        {"layers": len(layers), "equal": seen.num_equal, "outside": len(seen.outside), "ranks": found, "kept": share},
     )  # fmt: skip
 
 
@@ -138,18 +139,15 @@ def _jobs(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) -> Ite
         )
 
 
-def _outside(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) -> list[str]:
-    """The weights that differ where no LoRA has a layer: norms, biases, embeddings, and the ends of the UNet."""
+def _outside(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) -> Iterator[_Job]:
+    """The weights for which no LoRA has a layer: norms, biases, embeddings, and the ends of the UNet."""
     held = {target.weight for target in lora_layers(base).values()}
-    found = []
-    with Files() as files:
-        for name, one in base.places.items():
-            other = tuned.places.get(name)
-            if name in held or other is None or not _is_chosen(part_of(name), settings.parts):
-                continue
-            if one.shape == other.shape and one.is_float and other.is_float and _differs(one, other, settings, files):
-                found.append(name)
-    return found
+    for name, one in base.places.items():
+        other = tuned.places.get(name)
+        if name in held or other is None or not _is_chosen(part_of(name), settings.parts):
+            continue
+        if one.shape == other.shape and one.is_float and other.is_float:
+            yield _Job(name, one, other, 0)
 
 
 def _is_chosen(part: str | None, parts: str) -> bool:
@@ -158,37 +156,55 @@ def _is_chosen(part: str | None, parts: str) -> bool:
     return chosen is not None and parts in ("both", chosen)
 
 
-def _differs(one: Place, other: Place, settings: ExtractSettings, files: Files) -> bool:
+def _differs(job: _Job, settings: ExtractSettings, files: Files) -> bool:
+    """Whether a weight differs; it is read up to the first stretch that does."""
     try:
-        return _difference(_Job("", one, other, 0), settings.least_change, files) is not None
+        return any(_difference(part, settings.least_change, files) is not None for part in _stretches(job))
     except BadInput:
         return True  # values that are no numbers, where nothing is made of them
+
+
+def _stretches(job: _Job) -> Iterator[_Job]:
+    """A weight's rows, some at a time; those that are turned when read, whole."""
+    shape = job.base.shape
+    if not shape or any(piece.turned or not piece.info.shape for place in (job.base, job.tuned) for piece in place.pieces):
+        yield job
+        return
+    rows = max(1, STRETCH // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], rows):
+        stop = min(start + rows, shape[0])
+        yield replace(job, base=job.base.rows(start, stop), tuned=job.tuned.rows(start, stop))
 
 
 def _is_wide(place: Place) -> bool:
     return len(place.shape) == 4 and place.shape[2:] != (1, 1)
 
 
-def _extract(jobs: list[_Job], settings: ExtractSettings, watch: Watch) -> tuple[dict[str, Made], _Seen]:
+def _extract(
+    jobs: list[_Job], outside: list[_Job], settings: ExtractSettings, watch: Watch
+) -> tuple[dict[str, Made], _Seen]:
     from trainer.tools.low_rank import a_core_each
 
     device = _device(settings.device)
-    meter = watch.meter(say("Comparing layers"), sum(job.base.num_items for job in jobs))
+    meter = watch.meter(say("Comparing layers"), sum(job.base.num_items for job in (*jobs, *outside)))
     made: dict[str, Made] = {}
     seen = _Seen()
-    with (
-        Files() as files,
-        a_core_each() as threads,
-        closing(ahead(partial(_layer, settings=settings, device=device, files=files), jobs, threads, threads)) as found,
-    ):
-        for job, layer in found:
-            if layer is None:
-                seen.num_equal += 1
-            else:
-                made[job.name] = layer.made
-                seen.whole += layer.whole
-                seen.kept += layer.kept
-            meter.advance(job.base.num_items)
+    with Files() as files, a_core_each() as threads:
+        layer = partial(_layer, settings=settings, device=device, files=files)
+        with closing(ahead(layer, jobs, threads, threads)) as found:
+            for job, result in found:
+                if result is None:
+                    seen.num_equal += 1
+                else:
+                    made[job.name] = result.made
+                    seen.whole += result.whole
+                    seen.kept += result.kept
+                meter.advance(job.base.num_items)
+        with closing(ahead(partial(_differs, settings=settings, files=files), outside, threads, threads)) as compared:
+            for job, differs in compared:
+                if differs:
+                    seen.outside.append(job.name)
+                meter.advance(job.base.num_items)
     return made, seen
 
 
@@ -260,14 +276,14 @@ def _metadata(base: Checkpoint, tuned: Checkpoint, settings: ExtractSettings) ->
     )  # fmt: skip
 
 
-def _notes(seen: _Seen, total: int, outside: list[str]) -> Iterator[Message]:
+def _notes(seen: _Seen, total: int) -> Iterator[Message]:
     if seen.num_equal:
         yield say(
             "{count} of {total} layers are equal in both models and were left out.", count=seen.num_equal, total=total
         )
-    if outside:
+    if seen.outside:
         yield say(
             "{count} other weights differ that a LoRA has no layer for, for example {name}; they are not in it.",
-            count=len(outside),
-            name=outside[0],
+            count=len(seen.outside),
+            name=seen.outside[0],
         )
